@@ -1,0 +1,265 @@
+"""One configuration tree for the whole pipeline; presets are functions that return it.
+
+Whatever changes a result is in here, so the digest of a (part of the) tree is a resume and cache
+key. Run ids, paths and credentials never are.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rgsud_lib.errors import ConfigError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataConfig(Section):
+    """What `prepare` accepts and how it splits."""
+
+    min_side: int = Field(64, ge=16, description="shorter side in pixels below which an image is quarantined")
+    max_pixels: int = Field(100_000_000, ge=1, description="more pixels than this is taken for a decompression bomb")
+    duplicate_bits: int = Field(4, ge=0, le=64, description="near-duplicate: perceptual hashes at most this many of 256 bits apart")
+    leak_bits: int = Field(24, ge=0, le=64, description="same scene as an evaluation image: at most this many of 256 bits apart")
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of each domain held back from training")
+    seed: int = Field(0, ge=0, description="seed of the split")
+
+
+class DerainerConfig(Section):
+    """The restoration network; the default is the size CSUD publishes (29.2 M parameters)."""
+
+    name: Literal["nafnet"] = "nafnet"
+    width: int = Field(32, ge=4)
+    encoder: tuple[int, ...] = (2, 2, 4, 8)
+    middle: int = Field(12, ge=0)
+    decoder: tuple[int, ...] = (2, 2, 2, 2)
+
+    @model_validator(mode="after")
+    def same_depth(self) -> DerainerConfig:
+        if len(self.encoder) != len(self.decoder):
+            raise ValueError(f"encoder has {len(self.encoder)} levels and decoder {len(self.decoder)}; give both the same number")
+        return self
+
+
+class MethodConfig(Section):
+    """RGSUD's other networks and loss weights (paper section 3; what the paper leaves open is `ours`)."""
+
+    name: Literal["rgsud"] = "rgsud"
+    unet_width: int = Field(32, ge=4, description="degradation estimation U-Net: channels at full resolution")
+    unet_depth: int = Field(4, ge=1, le=6)
+    generator_width: int = Field(64, ge=4, description="rain generator: channels")
+    generator_blocks: int = Field(6, ge=1)
+    discriminator_width: int = Field(64, ge=4, description="PatchGAN: channels of the first layer")
+    discriminator_layers: int = Field(3, ge=1, le=5)
+    adversarial_weight: float = Field(1.0, ge=0)
+    derain_weight: float = Field(1.0, ge=0, description="weight of L_Der in L_s1 (paper: 1.0)")
+    ssim_weight: float = Field(1.0, ge=0, description="weight of L_SSIM inside L_Der")
+    pixel_loss: Literal["psnr", "l1"] = Field("psnr", description="form of L_PSNR: negative PSNR (NAFNet) or L1")
+    achromatic_weight: float = Field(10.0, ge=0, description="channel consistency of the drawn rain (CSUD: 10)")
+
+
+class WarmStartConfig(Section):
+    """Ours, not the paper's: supervised start on drawn rain over the user's own clean images."""
+
+    enabled: bool = False
+    steps: int = Field(2600, ge=1)
+    batch: int = Field(6, ge=1)
+    crop: int = Field(64, ge=32)
+    learning_rate: float = Field(1e-3, gt=0)
+    replay: float = Field(0.3, ge=0, le=1, description="share of later steps' pseudo-pairs that stay drawn rain")
+
+
+class TrainingConfig(Section):
+    """Stage 1 (reward recycling) and what both stages share."""
+
+    seed: int = Field(0, ge=0)
+    steps: int = Field(100_000, ge=1, description="optimiser steps of stage 1")
+    batch: int = Field(4, ge=1)
+    crop: int = Field(256, ge=32, description="side of the square training crops, pixels")
+    learning_rate: float = Field(2e-4, gt=0)
+    final_learning_rate: float = Field(1e-6, ge=0, description="the cosine schedule ends here")
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="auto: bf16 on a GPU, float32 on a CPU")
+    threads: int = Field(2, ge=1, description="CPU threads (a resumed run must use the same number)")
+    checkpoint_every: int = Field(1000, ge=1)
+    log_every: int = Field(50, ge=1)
+    validate_every: int = Field(2000, ge=1)
+    validation_images: int = Field(8, ge=1, description="held-back clean images with drawn rain")
+
+
+class RewardConfig(Section):
+    """Which score decides what is a reward, and how much of the training time scoring may take."""
+
+    scorer: str = "decorrelation"
+    judge: str = Field("niqe", description="no-reference score of the evaluation; must not be the reward")
+    score_every: int = Field(50, ge=1, description="steps between scoring rounds")
+    score_images: int = Field(4, ge=1, description="full images derained and scored in a round")
+
+    @model_validator(mode="after")
+    def independent_judge(self) -> RewardConfig:
+        if self.scorer == self.judge:
+            raise ValueError(f"judge and scorer are both {self.judge!r}: the model was trained to please it; choose another judge")
+        return self
+
+
+class ReinforcementConfig(Section):
+    """Stage 2 (self-reinforcement training)."""
+
+    source: Literal["reward", "last", "none"] = Field(
+        "reward", description="reward: the pool keeps the best; last: self-distillation control; none: continue stage 1"
+    )
+    steps: int = Field(100_000, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    weight: float = Field(0.8, ge=0, description="weight of the self-reinforced loss (paper: 0.8)")
+    distance: Literal["mse", "l1"] = Field("mse", description="form of the self-reinforced loss (paper: squared error)")
+
+
+class EvaluationConfig(Section):
+    """Whole-image inference and what the report shows."""
+
+    tile: int = Field(1024, ge=64, description="larger images are derained in overlapping tiles of this side")
+    overlap: int = Field(64, ge=0, description="pixels over which neighbouring tiles are blended")
+    strips: int = Field(8, ge=1, description="image strips in the report")
+
+    @model_validator(mode="after")
+    def overlap_fits(self) -> EvaluationConfig:
+        if 2 * self.overlap >= self.tile:
+            raise ValueError(f"overlap {self.overlap} is too large for tile {self.tile}; use less than half of the tile")
+        return self
+
+
+class ExportConfig(Section):
+    opset: int = Field(18, ge=17)
+    tolerance: float = Field(1e-3, gt=0, description="largest difference from PyTorch an exported model may show, on a [0,1] scale")
+
+
+class Config(Section):
+    """The whole tree. `Config().digest()` identifies a result together with the data it was made from."""
+
+    preset: str = "paper"
+    data: DataConfig = DataConfig()
+    derainer: DerainerConfig = DerainerConfig()
+    method: MethodConfig = MethodConfig()
+    warm_start: WarmStartConfig = WarmStartConfig()
+    training: TrainingConfig = TrainingConfig()
+    reward: RewardConfig = RewardConfig()
+    reinforcement: ReinforcementConfig = ReinforcementConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    export: ExportConfig = ExportConfig()
+
+    def digest(self, *sections: str) -> str:
+        """First 16 hex digits of the SHA-256 of the named sections (default: all but `preset`)."""
+        names = sections or tuple(name for name in type(self).model_fields if name != "preset")
+        return digest_of({name: getattr(self, name).model_dump(mode="json") for name in names})
+
+    def flat(self) -> dict[str, Any]:
+        """`{"training.steps": 1000, ...}`: stable names for tracking."""
+        return flatten(self.model_dump(mode="json"))
+
+
+def digest_of(document: Any) -> str:
+    """First 16 hex digits of the SHA-256 of a JSON document with sorted keys."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries to one level with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        path = f"{prefix}{name}"
+        flat.update(flatten(value, f"{path}.") if isinstance(value, dict) else {path: value})
+    return flat
+
+
+def paper() -> dict[str, Any]:
+    """The published sizes, for a GPU: no warm start, 256-pixel crops."""
+    return {}
+
+
+def cpu() -> dict[str, Any]:
+    """About 30 minutes on 2 CPU cores: 0.4 M parameters, warm start, 64-pixel crops."""
+    return {
+        "derainer": {"width": 16, "encoder": [1, 1, 1], "middle": 2, "decoder": [1, 1, 1]},
+        "method": {"unet_width": 12, "unet_depth": 3, "generator_width": 16, "discriminator_width": 24, "pixel_loss": "l1", "ssim_weight": 0.2},
+        "warm_start": {"enabled": True},
+        "training": {
+            "steps": 1000, "batch": 6, "crop": 64, "learning_rate": 3e-4, "final_learning_rate": 3e-5, "ema_decay": 0.998,
+            "checkpoint_every": 200, "validate_every": 500, "validation_images": 8,
+        },
+        "reinforcement": {"steps": 2000, "learning_rate": 3e-4},
+        "evaluation": {"tile": 512, "overlap": 32},
+    }  # fmt: skip
+
+
+def demo() -> dict[str, Any]:
+    """The whole pipeline in at most 5 minutes on 2 CPU cores."""
+    small = cpu()
+    small["derainer"] = {"width": 12, "encoder": [1, 1], "middle": 1, "decoder": [1, 1]}
+    small["warm_start"] = {"enabled": True, "steps": 500}
+    small["training"] |= {"steps": 100, "checkpoint_every": 100, "validate_every": 100, "validation_images": 4, "log_every": 20}
+    small["reinforcement"] |= {"steps": 300}
+    return small
+
+
+PRESETS = {"demo": demo, "cpu": cpu, "paper": paper}
+
+
+def load_config(preset: str = "demo", overrides: list[str] | None = None) -> Config:
+    """A preset with `section.field=value` overrides applied, validated.
+
+    Raises ConfigError: unknown preset or field (the nearest names are given), bad value.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    tree: dict[str, Any] = {"preset": preset, **PRESETS[preset]()}
+    for override in overrides or []:
+        _apply(tree, override)
+    return parse_config(tree)
+
+
+def parse_config(document: dict[str, Any] | str) -> Config:
+    """A Config from its JSON document. Raises ConfigError with path, value and rule of each mistake."""
+    try:
+        return Config.model_validate(json.loads(document) if isinstance(document, str) else document)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    known = list(Config().flat())
+    if not separator:
+        raise ConfigError(f"--set {override!r}: expected section.field=value, for example training.steps=1000")
+    if path not in known:
+        raise ConfigError(f"--set {override!r}: unknown setting {path!r}; {_nearest(path, known)}")
+    section, _, field = path.partition(".")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    if field:
+        tree.setdefault(section, {})[field] = value
+    else:
+        tree[section] = value
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+
+
+def _explain(item: dict[str, Any]) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"unknown setting {path!r}; {_nearest(path, list(Config().flat()))}"
+    return f"{path or 'config'}={item['input']!r}: {item['msg']}"
