@@ -61,7 +61,16 @@ class MethodConfig(Section):
     derain_weight: float = Field(1.0, ge=0, description="weight of L_Der in L_s1 (paper: 1.0)")
     ssim_weight: float = Field(1.0, ge=0, description="weight of L_SSIM inside L_Der")
     pixel_loss: Literal["psnr", "l1"] = Field("psnr", description="form of L_PSNR: negative PSNR (NAFNet) or L1")
-    achromatic_weight: float = Field(10.0, ge=0, description="channel consistency of the drawn rain (CSUD: 10)")
+    achromatic_weight: float = Field(10.0, ge=0, description="channel consistency of the generated rain (CSUD: 10)")
+    degradation_weight: float = Field(1.0, ge=0, description="ours: the U-Net is also trained on images whose rain is known")
+    discriminator_fake: Literal["pseudo_rainy", "same_scene"] = Field(
+        "pseudo_rainy", description="fake that D trains on: G(B_u, F(O_r)) as CSUD, or ours: rain of another image on derained O_r"
+    )
+    adversarial_every: int = Field(1, ge=1, description="ours: steps between updates of G, the U-Net and D")
+    rain_prior: Literal["none", "achromatic"] = Field("none", description="ours: F keeps only light that is added to all channels alike")
+    rain_floor: float = Field(0.015, ge=0, description="with that prior, weaker rain than this counts as none ([0,1] scale)")
+    rain_jitter: float = Field(0.0, ge=0, lt=1, description="ours: random gain 1 +- this on the transplanted rain")
+    clean_share: float = Field(0.0, ge=0, lt=1, description="ours: share of pseudo-pairs that are a clean crop itself (do no harm)")
 
 
 class WarmStartConfig(Section):
@@ -190,7 +199,11 @@ def cpu() -> dict[str, Any]:
     """About 30 minutes on 2 CPU cores: 0.4 M parameters, warm start, 64-pixel crops."""
     return {
         "derainer": {"width": 16, "encoder": [1, 1, 1], "middle": 2, "decoder": [1, 1, 1]},
-        "method": {"unet_width": 12, "unet_depth": 3, "generator_width": 16, "discriminator_width": 24, "pixel_loss": "l1", "ssim_weight": 0.2},
+        "method": {
+            "unet_width": 8, "unet_depth": 3, "generator_width": 8, "discriminator_width": 16, "discriminator_layers": 2,
+            "pixel_loss": "l1", "ssim_weight": 0.2, "discriminator_fake": "same_scene", "adversarial_every": 4,
+            "rain_prior": "achromatic", "rain_jitter": 0.4, "clean_share": 0.15,
+        },
         "warm_start": {"enabled": True},
         "training": {
             "steps": 1000, "batch": 6, "crop": 64, "learning_rate": 3e-4, "final_learning_rate": 3e-5, "ema_decay": 0.998,

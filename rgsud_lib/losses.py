@@ -1,0 +1,56 @@
+"""Losses as small named functions of image tensors (B x 3 x H x W in [0,1]); each returns a scalar to minimise."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@functools.cache
+def gaussian_window(size: int, sigma: float) -> Tensor:
+    """1 x 1 x size x size Gaussian that sums to 1."""
+    offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    line = torch.exp(-(offsets**2) / (2 * sigma**2))
+    line /= line.sum()
+    return torch.outer(line, line).float()[None, None]
+
+
+def negative_psnr(output: Tensor, target: Tensor, eps: float = 1e-8) -> Tensor:
+    """Minus the mean PSNR in dB (NAFNet's training loss); L_PSNR of L_Der, paper section 3.2."""
+    return 10 / math.log(10) * torch.log((output - target).square().mean(dim=(1, 2, 3)) + eps).mean()
+
+
+def ssim_loss(output: Tensor, target: Tensor) -> Tensor:
+    """1 - SSIM, 11x11 Gaussian of sigma 1.5, mean over channels (Wang et al. 2004); L_SSIM of L_Der."""
+    channels = output.shape[1]
+    count = output.shape[0]
+    line = gaussian_window(11, 1.5)[0, 0].sum(0).to(output)
+    stack = torch.cat([output, target, output * output, target * target, output * target])
+    # A Gaussian separates: two 11-tap passes instead of one of 121 taps.
+    blurred = F.conv2d(stack, line.view(1, 1, 1, 11).expand(channels, 1, 1, 11), groups=channels)
+    blurred = F.conv2d(blurred, line.view(1, 1, 11, 1).expand(channels, 1, 11, 1), groups=channels)
+    mean_o, mean_t, square_o, square_t, product = blurred.split(count)
+    c1, c2 = 0.01**2, 0.03**2
+    numerator = (2 * mean_o * mean_t + c1) * (2 * (product - mean_o * mean_t) + c2)
+    denominator = (mean_o**2 + mean_t**2 + c1) * (square_o - mean_o**2 + square_t - mean_t**2 + c2)
+    return 1 - (numerator / denominator).mean()
+
+
+def lsgan_loss(decisions: Tensor, real: bool) -> Tensor:
+    """Least-squares GAN (Mao et al., ICCV 2017): distance of the patch decisions from 1 (real) or 0 (fake)."""
+    return (decisions - float(real)).square().mean()
+
+
+def achromatic_loss(difference: Tensor) -> Tensor:
+    """Channel consistency of a rain layer: L1 between each two of its channels (CSUD, CVPR 2025)."""
+    red, green, blue = difference.unbind(1)
+    return F.l1_loss(red, green) + F.l1_loss(green, blue) + F.l1_loss(blue, red)
+
+
+def self_reinforced_loss(restored: Tensor, reward: Tensor, distance: str) -> Tensor:
+    """L_re = ||B_rw - B_r||^2 with mean reduction (paper section 3.3), or its L1 form (ours); the reward is constant."""
+    return {"mse": F.mse_loss, "l1": F.l1_loss}[distance](restored, reward.detach())

@@ -1,0 +1,35 @@
+"""What the networks share: padding to a multiple, channel LayerNorm, identity start."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Pad right and bottom by edge pixels so that both sides divide by `multiple`; the caller crops back."""
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+class LayerNorm2d(nn.Module):
+    """LayerNorm over the channels of B x C x H x W; plain operators, so it exports, and fast in channels-last."""
+
+    def __init__(self, channels: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, features: Tensor) -> Tensor:
+        last = features.permute(0, 2, 3, 1)
+        return F.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+def zero_start(layer: nn.Conv2d) -> nn.Conv2d:
+    """Zero the layer that ends a residual branch: the network starts as the identity."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

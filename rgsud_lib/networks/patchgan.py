@@ -1,0 +1,32 @@
+"""PatchGAN discriminator (Isola et al., CVPR 2017) on an image and its high-pass, as CSUD feeds it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rgsud_lib.losses import gaussian_window
+
+
+class PatchGAN(nn.Module):
+    """B x 3 x H x W to a map of patch decisions, B x 1 x h x w; LSGAN: 1 is real, 0 is fake.
+
+    The second half of its input is the high-pass (image minus a 15x15 Gaussian of sigma 9).
+    """
+
+    def __init__(self, width: int = 64, layers: int = 3):
+        super().__init__()
+        body: list[nn.Module] = [nn.Conv2d(6, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        channels = width
+        for level in range(1, layers + 1):
+            wider = width * min(2**level, 8)
+            stride = 2 if level < layers else 1
+            body += [nn.Conv2d(channels, wider, 4, stride=stride, padding=1), nn.InstanceNorm2d(wider), nn.LeakyReLU(0.2)]
+            channels = wider
+        self.body = nn.Sequential(*body, nn.Conv2d(channels, 1, 4, stride=1, padding=1))
+        self.register_buffer("blur", gaussian_window(15, 9.0).expand(3, 1, 15, 15).contiguous(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        low = F.conv2d(F.pad(images, (7, 7, 7, 7), mode="replicate"), self.blur.to(images.dtype), groups=3)
+        return self.body(torch.cat([images, images - low], dim=1))

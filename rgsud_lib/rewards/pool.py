@@ -1,0 +1,114 @@
+"""The reward pool (paper, Algorithm 1): one slot per rainy training image, the best output ever seen.
+
+Pictures lie on disk under names that are never written twice, so an index saved with a checkpoint
+always finds its pictures; `collect_garbage` removes what no saved index names.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rgsud_lib.errors import BundleError, TrainingError
+from rgsud_lib.files import write_bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The best output of one image: its score, the step it came from, and how the slot grew."""
+
+    score: float
+    first_score: float
+    step: int
+    file: str
+    offered: int = 1
+    accepted: int = 1
+
+
+class RewardPool:
+    """`policy` "reward" replaces on a strictly higher score; "last" always (the self-distillation control)."""
+
+    def __init__(self, folder: Path, scorer: str, version: str, policy: str = "reward"):
+        self.folder, self.scorer, self.version, self.policy = folder, scorer, version, policy
+        self.entries: dict[str, Entry] = {}
+        self._decoded: dict[str, np.ndarray] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def offer(self, image_id: str, output: np.ndarray, score: float, step: int) -> bool:
+        """Offer an output (uint8 H x W x 3); True where it replaces the pooled one.
+
+        Raises TrainingError where the score is not finite: such a scorer cannot choose anything.
+        """
+        if not math.isfinite(score):
+            raise TrainingError(f"scorer {self.scorer!r} gave {score} for image {image_id} at step {step}; expected a finite score: choose another scorer")
+        held = self.entries.get(image_id)
+        if held is not None and self.policy == "reward" and not score > held.score:
+            self.entries[image_id] = replace(held, offered=held.offered + 1)
+            return False
+        file = f"{image_id}-{step:08d}.png"
+        write_bytes(self.folder / file, _png(output))
+        self._decoded[image_id] = output
+        grown = Entry(score, score, step, file) if held is None else replace(
+            held, score=score, step=step, file=file, offered=held.offered + 1, accepted=held.accepted + 1
+        )  # fmt: skip
+        self.entries[image_id] = grown
+        return True
+
+    def image(self, image_id: str) -> np.ndarray:
+        """The pooled output, uint8 H x W x 3. Raises BundleError where its file is missing."""
+        if image_id not in self._decoded:
+            path = self.folder / self.entries[image_id].file
+            if not path.is_file():
+                raise BundleError(f"pooled reward {path} is missing; delete the stage's folder and run it again")
+            with Image.open(path) as picture:
+                self._decoded[image_id] = np.asarray(picture.convert("RGB"))
+        return self._decoded[image_id]
+
+    def statistics(self) -> dict[str, float]:
+        """Mean score, growth since the first score, filled slots, and the share of offers that were accepted."""
+        entries = self.entries.values()
+        offered = sum(entry.offered for entry in entries)
+        if not offered:
+            return {}
+        return {
+            "pool/score_mean": float(np.mean([entry.score for entry in entries])),
+            "pool/growth_mean": float(np.mean([entry.score - entry.first_score for entry in entries])),
+            "pool/filled": float(len(entries)),
+            "pool/acceptance_rate": sum(entry.accepted for entry in entries) / offered,
+        }
+
+    def index(self) -> dict[str, Any]:
+        """The JSON document that, with the pictures, is the pool."""
+        return {
+            "scorer": self.scorer, "version": self.version,
+            "entries": {image_id: asdict(entry) for image_id, entry in sorted(self.entries.items())},
+        }  # fmt: skip
+
+    def restore(self, index: dict[str, Any]) -> None:
+        """Take over an index. Raises BundleError where another scorer or another version of it wrote the scores."""
+        if (index["scorer"], index["version"]) != (self.scorer, self.version):
+            raise BundleError(
+                f"the pool was scored by {index['scorer']} version {index['version']}, this run uses {self.scorer} version "
+                f"{self.version}; scores of different versions cannot be compared: run stage 1 again with this scorer"
+            )
+        self.entries = {image_id: Entry(**entry) for image_id, entry in index["entries"].items()}
+        self._decoded.clear()
+
+    def collect_garbage(self) -> None:
+        """Remove pictures that the present index does not name. Call it only after that index was saved."""
+        named = {entry.file for entry in self.entries.values()}
+        for path in self.folder.glob("*.png"):
+            if path.name not in named:
+                path.unlink()
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
