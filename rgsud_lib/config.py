@@ -25,8 +25,8 @@ class DataConfig(Section):
 
     min_side: int = Field(64, ge=16, description="shorter side in pixels below which an image is quarantined")
     max_pixels: int = Field(100_000_000, ge=1, description="more pixels than this is taken for a decompression bomb")
-    duplicate_bits: int = Field(4, ge=0, le=64, description="near-duplicate: perceptual hashes at most this many of 256 bits apart")
-    leak_bits: int = Field(24, ge=0, le=64, description="same scene as an evaluation image: at most this many of 256 bits apart")
+    duplicate_bits: int = Field(8, ge=0, le=256, description="near-duplicate: perceptual hashes at most this many of 256 bits apart")
+    leak_bits: int = Field(72, ge=0, le=256, description="same scene, whatever the rain: at most this many of 256 bits apart")
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of each domain held back from training")
     seed: int = Field(0, ge=0, description="seed of the split")
 
@@ -81,6 +81,7 @@ class WarmStartConfig(Section):
     batch: int = Field(6, ge=1)
     crop: int = Field(64, ge=32)
     learning_rate: float = Field(1e-3, gt=0)
+    final_learning_rate: float = Field(1e-4, ge=0, description="the cosine schedule of the warm start ends here")
     replay: float = Field(0.3, ge=0, le=1, description="share of later steps' pseudo-pairs that stay drawn rain")
 
 

@@ -25,7 +25,7 @@ def check_images(images: Tensor, name: str = "images") -> Tensor:
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """uint8 H x W x 3 (or B x H x W x 3) to float32 [0,1] B x 3 x H x W."""
-    batch = torch.from_numpy(np.ascontiguousarray(image if image.ndim == 4 else image[None]))
+    batch = torch.from_numpy(np.require(image if image.ndim == 4 else image[None], requirements=["C", "W"]))
     return batch.permute(0, 3, 1, 2).float().div_(255)
 
 

@@ -74,10 +74,11 @@ class RGSUD(nn.Module):
             rain = torch.where(grey > self.config.rain_floor, grey, 0.0).expand_as(rain)
         return rain
 
-    def forward(self, batch: Batch) -> Outputs:
-        rain = self.degradation(batch.rainy, batch.reward)
-        source = rain if batch.gain is None else rain * batch.gain.view(-1, 1, 1, 1)
-        generated = self.generator(batch.clean, source)
+    def forward(self, batch: Batch, train_generator: bool = True) -> Outputs:
+        with torch.set_grad_enabled(train_generator):
+            rain = self.degradation(batch.rainy, batch.reward)
+            source = rain if batch.gain is None else rain * batch.gain.view(-1, 1, 1, 1)
+            generated = self.generator(batch.clean, source)
         pseudo_rainy = self._mixture(batch, generated.detach().clamp(0, 1))
         derained_pseudo, restored = self._derain_both(batch, pseudo_rainy)
         return Outputs(rain, generated, pseudo_rainy, derained_pseudo, restored)

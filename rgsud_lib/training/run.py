@@ -1,0 +1,92 @@
+"""Stage 1 and stage 2 as trainings: what is built, which phases run, what is left in the bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+
+from rgsud_lib.config import Config
+from rgsud_lib.data.manifest import Dataset
+from rgsud_lib.files import write_bytes, write_json
+from rgsud_lib.inference import save_derainer
+from rgsud_lib.rewards import build_scorer
+from rgsud_lib.rewards.pool import RewardPool
+from rgsud_lib.tracking import StageRun
+from rgsud_lib.training.batches import Batches
+from rgsud_lib.training.curves import Curves
+from rgsud_lib.training.recycling import Recycler
+from rgsud_lib.training.runtime import make_fabric, stop_on_sigterm
+from rgsud_lib.training.trainer import Phase, Trainer
+from rgsud_lib.training.validation import Validator
+
+GRID_IMAGES = 2  # fixed rainy images shown of each split
+
+
+def train_recycle(config: Config, dataset: Path, folder: Path, run: StageRun) -> dict[str, Any]:
+    """Stage 1 in `folder`: the warm start if enabled, then unpaired training that fills the pool."""
+    training, warm = config.training, config.warm_start
+    phases = [
+        Phase("recycle", training.steps, training.learning_rate, training.final_learning_rate, recycles=True, rewards=False),
+    ]
+    with stop_on_sigterm() as stop:
+        trainer = _trainer(config, Dataset.open(dataset), folder, run, stop, "reward")
+        if warm.enabled:
+            trainer.run([Phase("warm_start", warm.steps, warm.learning_rate, warm.final_learning_rate, recycles=False, rewards=False), *phases])
+        else:
+            trainer.run(phases)
+    return _finish(config, trainer)
+
+
+def train_reinforce(config: Config, dataset: Path, recycled: Path, folder: Path, run: StageRun) -> dict[str, Any]:
+    """Stage 2 in `folder`: starts from stage 1's weights and pool; the switch is on the rewards."""
+    stage = config.reinforcement
+    rewards = stage.source != "none"
+    phase = Phase("reinforce", stage.steps, stage.learning_rate, config.training.final_learning_rate, recycles=True, rewards=rewards)
+    with stop_on_sigterm() as stop:
+        trainer = _trainer(config, Dataset.open(dataset), folder, run, stop, "last" if stage.source == "last" else "reward")
+        _start_from(trainer, recycled)
+        trainer.run([phase])
+    return _finish(config, trainer)
+
+
+def _trainer(config: Config, dataset: Dataset, folder: Path, run: StageRun, stop: Any, policy: str) -> Trainer:
+    fabric = make_fabric(config.training)
+    trainer = Trainer(config, fabric, folder, Curves(folder, run), stop, resume_key=folder.name)
+    rainy = [record.id for record in dataset.select("rainy", "train")]
+    clean = [record.id for record in dataset.select("clean", "train")]
+    scorer = build_scorer(config.reward.scorer, [dataset.image(image) for image in clean[:100]])
+    pool = RewardPool(folder / "pool", scorer.name, scorer.version, policy)
+    held_back = [dataset.image(record.id) for record in dataset.select("clean", "validation")[: config.training.validation_images]]
+    shown = rainy[:GRID_IMAGES] + [record.id for record in dataset.select("rainy", "validation")][:GRID_IMAGES]
+    trainer.attach(
+        Batches(config, rainy, clean, dataset.image, pool),
+        Recycler(rainy, dataset.image, scorer, pool, config.training.seed, trainer.derain),
+        Validator(held_back, [(image, dataset.image(image)) for image in shown], config.training.seed, trainer.derain),
+    )
+    return trainer
+
+
+def _start_from(trainer: Trainer, recycled: Path) -> None:
+    """Networks, EMA and pool of stage 1; a checkpoint of stage 2, where there is one, overrides them later."""
+    trainer.method.load_state_dict(load_file(recycled / "networks.safetensors"))
+    trainer.ema.module.load_state_dict(load_file(recycled / "derainer.safetensors"))
+    trainer.ema.updates = trainer.config.training.steps
+    index = json.loads((recycled / "pool" / "index.json").read_text())
+    for entry in index["entries"].values():
+        if not (trainer.pool.folder / entry["file"]).exists():
+            shutil.copyfile(recycled / "pool" / entry["file"], trainer.pool.folder / entry["file"])
+    trainer.pool.restore(index)
+
+
+def _finish(config: Config, trainer: Trainer) -> dict[str, Any]:
+    """Write what the bundle holds; the working state goes when the bundle is sealed."""
+    folder = trainer.folder
+    save_derainer(trainer.ema.module, config.derainer, folder / "derainer.safetensors")
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trainer.method.state_dict().items()}
+    write_bytes(folder / "networks.safetensors", save(weights))
+    write_json(folder / "pool" / "index.json", trainer.pool.index())
+    return {"validation_psnr_rgb": trainer.last_psnr, **trainer.pool.statistics()}

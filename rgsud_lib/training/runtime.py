@@ -1,0 +1,63 @@
+"""Devices, precision, threads, seeds and signals: what surrounds the loop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from rgsud_lib.config import TrainingConfig
+from rgsud_lib.errors import ConfigError
+
+
+def make_fabric(config: TrainingConfig) -> Any:
+    """A single-device Lightning Fabric with the configured device, precision, threads and seed.
+
+    Raises ConfigError where a GPU is asked for and none is there.
+    """
+    try:
+        from lightning_fabric import Fabric  # the light package, without the trainer
+    except ImportError:
+        from lightning.fabric import Fabric
+
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not cuda:
+        raise ConfigError("training.device=cuda, but torch sees no GPU; use --set training.device=auto or check the driver")
+    device = config.device if config.device != "auto" else ("cuda" if cuda else "cpu")
+    precision = config.precision if config.precision != "auto" else ("bf16-mixed" if device == "cuda" else "32-true")
+    torch.backends.cudnn.benchmark = device == "cuda"
+    return Fabric(accelerator=device, devices=1, precision=precision)
+
+
+class StopRequest:
+    """True once SIGTERM has arrived: the loop then saves and stops at the end of its step."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __bool__(self) -> bool:
+        return self.requested
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[StopRequest]:
+    """Turn SIGTERM into a request while the block runs (in the main thread; elsewhere nothing changes)."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def note(signum: int, frame: object) -> None:
+        request.requested = True
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield request
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,268 @@
+"""The one loop. Stage 1 and stage 2 are the same trainer with other phases.
+
+Its state is one dictionary, saved whole at checkpoints; all randomness is a function of
+(seed, step). So a killed run, resumed, ends in the same weights, pool and log.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rgsud_lib.config import Config
+from rgsud_lib.errors import BundleError, Preempted, TrainingError
+from rgsud_lib.inference import derain, save_derainer
+from rgsud_lib.losses import self_reinforced_loss
+from rgsud_lib.methods import build_method
+from rgsud_lib.rewards.pool import RewardPool
+from rgsud_lib.training.batches import Batches
+from rgsud_lib.training.checkpoint import load_checkpoint, save_checkpoint
+from rgsud_lib.training.curves import Curves
+from rgsud_lib.training.ema import Ema
+from rgsud_lib.training.progress import Progress, log
+from rgsud_lib.training.recycling import Recycler
+from rgsud_lib.training.runtime import StopRequest
+from rgsud_lib.training.validation import Validator, save_grid
+
+MAX_SKIPPED = 20  # non-finite steps in a row before training gives up
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of steps with its own optimisers and cosine schedule."""
+
+    name: str  # "warm_start", "recycle" or "reinforce"
+    steps: int
+    learning_rate: float
+    final_learning_rate: float
+    recycles: bool  # score candidates and offer them to the pool
+    rewards: bool  # the switch: rewards replace the U-Net and pull the derainer
+
+
+def cosine(phase: Phase, step: int) -> float:
+    """Learning rate at a step of the phase: from `learning_rate` down to `final_learning_rate`."""
+    share = min(1.0, step / max(1, phase.steps - 1))
+    return phase.final_learning_rate + (phase.learning_rate - phase.final_learning_rate) * (1 + math.cos(math.pi * share)) / 2
+
+
+class Trainer:
+    """Holds what a stage trains and runs its phases; `folder` is the stage's bundle folder."""
+
+    def __init__(self, config: Config, fabric: Any, folder: Path, curves: Curves, stop: StopRequest, resume_key: str):
+        self.config, self.fabric, self.folder, self.curves, self.stop, self.resume_key = config, fabric, folder, curves, stop, resume_key
+        self.method = build_method(config).to(memory_format=torch.channels_last)
+        self.method.to(fabric.device)
+        self.ema = Ema(self.method.derainer, config.training.ema_decay)
+        self.phase_name, self.step, self.skipped = "", 0, 0
+        self.groups: dict[str, list[nn.Parameter]] = {
+            "derainer": list(self.method.derainer.parameters()),
+            "generator": [*self.method.generator.parameters(), *self.method.unet.parameters()],
+            "discriminator": list(self.method.discriminator.parameters()),
+        }
+        self.optimizers: dict[str, torch.optim.Adam] = {}
+
+    def attach(self, batches: Batches, recycler: Recycler, validator: Validator) -> None:
+        """What the steps draw from and are measured with (they in turn derain with this trainer's EMA weights)."""
+        self.batches, self.recycler, self.validator = batches, recycler, validator
+
+    @property
+    def pool(self) -> RewardPool:
+        return self.recycler.pool
+
+    def derain(self, images: Tensor) -> Tensor:
+        """Full images by the EMA weights, clamped to [0,1]: what is scored and validated."""
+        images = images.to(self.fabric.device, memory_format=torch.channels_last)
+        with self.fabric.autocast():
+            return derain(self.ema.module, images, self.config.evaluation.tile, self.config.evaluation.overlap).float().cpu()
+
+    # --- the loop -----------------------------------------------------------------------------------
+
+    def run(self, phases: list[Phase]) -> None:
+        """Run the phases that are not behind us, from the last checkpoint where there is one.
+
+        Raises Preempted after SIGTERM (the state is saved), TrainingError after too many non-finite steps.
+        """
+        state = load_checkpoint(self.folder)
+        self.curves.restore(state["curves"] if state else None)
+        names = [phase.name for phase in phases]
+        first = names.index(state["phase"]) if state else 0
+        for number in range(first, len(phases)):
+            self._start(phases[number], state if number == first else None)
+            self._run_phase(phases[number])
+            if number < len(phases) - 1:
+                save_derainer(self.ema.module, self.config.derainer, self.folder / f"{phases[number].name}.safetensors")
+
+    def _start(self, phase: Phase, state: dict[str, Any] | None) -> None:
+        """Fresh optimisers for a phase, or everything as it was at the checkpoint."""
+        self.phase_name, self.step = phase.name, 0
+        fused = self.fabric.device.type == "cuda"
+        self.optimizers = {
+            name: torch.optim.Adam(group, lr=phase.learning_rate, betas=self.config.training.betas, fused=fused)
+            for name, group in self.groups.items()
+        }
+        if state:
+            self._restore(state)
+        else:
+            # A set-up that cannot validate fails now, not after hours.
+            self.validator.psnr_rgb(2)
+
+    def _run_phase(self, phase: Phase) -> None:
+        training = self.config.training
+        with Progress(phase.name, phase.steps, self.step) as progress:
+            clock = Clock()
+            while self.step < phase.steps:
+                rate = cosine(phase, self.step)
+                batch = self.batches.batch(phase, self.step, self.fabric.device)
+                clock.mark("data")
+                self._train_step(phase, batch, rate)
+                self.step += 1
+                clock.mark("step")
+                progress.advance(f"validation {self.last_psnr:.2f} dB" if self.last_psnr else "")
+                if phase.recycles and self.step % self.config.reward.score_every == 0:
+                    self.recycler.recycle_some(self.step // self.config.reward.score_every - 1, self.config.reward.score_images, self._global(phase))
+                    clock.mark("scoring")
+                last = self.step == phase.steps
+                if last and phase.recycles:
+                    self.recycler.recycle_all(self._global(phase))
+                if self.step % training.log_every == 0 or self.step % training.validate_every == 0 or last:
+                    self._log(phase, rate, clock, validate=self.step % training.validate_every == 0 or last)
+                if self.step % training.checkpoint_every == 0 or last or self.stop:
+                    self._save()
+                    clock.mark("checkpoint")
+                if self.stop and not last:
+                    raise Preempted(f"SIGTERM at step {self.step} of {phase.name}: the state is saved; the same command resumes")
+
+    def _train_step(self, phase: Phase, batch: Any, rate: float) -> None:
+        """One update of the derainer and, when due, of G, the U-Net and D. Non-finite gradients reach no optimiser."""
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        if phase.name == "warm_start":
+            finite = self._warm_start_step(batch)
+        else:
+            finite = self._method_step(phase, batch)
+        self.ema.update(self.method.derainer)
+        self.skipped = 0 if finite else self.skipped + 1
+        if not finite:
+            log.warning("%s step %d: a gradient was not finite; that update was left out", phase.name, self.step)
+            self.curves.add({"skipped_updates": 1.0})
+        if self.skipped >= MAX_SKIPPED:
+            raise TrainingError(
+                f"{self.skipped} steps in a row had non-finite gradients (step {self.step} of {phase.name}); "
+                "lower the learning rate, or use training.precision=32-true"
+            )
+
+    def _warm_start_step(self, batch: Any) -> bool:
+        """Supervised on drawn rain: the derainer and, at the same time, the degradation U-Net."""
+        with self.fabric.autocast():
+            derainer = self.method.reconstruction(self.method.derain(batch.drawn), batch.clean)
+            losses = {"derain": derainer, "degradation": self.method.unet_loss(batch, batch.drawn)}
+        return all([self._update("derainer", {"derain": losses["derain"]}), self._update("generator", {"degradation": losses["degradation"]})])
+
+    def _method_step(self, phase: Phase, batch: Any) -> bool:
+        adversarial = self.step % self.config.method.adversarial_every == 0
+        reinforcement = self.config.reinforcement
+        with self.fabric.autocast():
+            out = self.method(batch, train_generator=adversarial)
+            losses = self.method.derainer_losses(batch, out)
+            if phase.rewards:
+                losses["self_reinforced"] = reinforcement.weight * self_reinforced_loss(out.restored, batch.reward, reinforcement.distance)
+        finite = self._update("derainer", losses)
+        if adversarial:
+            self.method.discriminator.requires_grad_(False)
+            with self.fabric.autocast():
+                losses = self.method.generator_losses(batch, out)
+            finite &= self._update("generator", losses)
+            self.method.discriminator.requires_grad_(True)
+            with self.fabric.autocast():
+                losses = {"discriminator": self.method.discriminator_loss(batch, out)}
+            finite &= self._update("discriminator", losses)
+        return finite
+
+    def _update(self, name: str, losses: dict[str, Tensor]) -> bool:
+        """Backward, clip, step; False and no step where the gradient is not finite."""
+        optimizer, group = self.optimizers[name], self.groups[name]
+        optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(torch.stack([value.float() for value in losses.values()]).sum())
+        norm = torch.nn.utils.clip_grad_norm_(group, self.config.training.clip_norm)
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            optimizer.step()
+            self.curves.add({f"loss/{key}": float(value.detach()) for key, value in losses.items()} | {f"gradient_norm/{name}": float(norm)})
+        return finite
+
+    # --- what is written ----------------------------------------------------------------------------
+
+    last_psnr: float = 0.0
+
+    def _global(self, phase: Phase) -> int:
+        """Steps since the stage began, over all its phases."""
+        return self.batches.offset(phase) + self.step
+
+    def _log(self, phase: Phase, rate: float, clock: Clock, validate: bool) -> None:
+        values = {"learning_rate": rate, **self.pool.statistics()}
+        if validate:
+            values["validation/psnr_rgb"] = self.last_psnr = self.validator.psnr_rgb()
+            step = self._global(phase)
+            grid = self.validator.grid(lambda name: self.pool.image(name) if name in self.pool.entries else None)
+            save_grid(grid, self.folder / "grids" / f"{step:08d}.png")
+            self.curves.run.log_image(grid, "rainy_derained_reward", step)
+        clock.mark("validation")
+        self.curves.row(self._global(phase), phase.name, values, clock.report())
+
+    def _save(self) -> None:
+        save_checkpoint(self.folder, self._state())
+        self.pool.collect_garbage()
+        self.curves.flush()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "key": self.resume_key, "phase": self.phase_name, "step": self.step, "skipped": self.skipped, "last_psnr": self.last_psnr,
+            "networks": self.method.state_dict(), "ema": self.ema.module.state_dict(), "ema_updates": self.ema.updates,
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "pool": self.pool.index(), "curves": self.curves.state(),
+        }  # fmt: skip
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if state["key"] != self.resume_key:
+            raise BundleError(
+                f"the checkpoint in {self.folder} belongs to another configuration or dataset ({state['key']}, expected "
+                f"{self.resume_key}); delete the folder or use another --workdir"
+            )
+        self.step, self.skipped, self.last_psnr = state["step"], state["skipped"], state["last_psnr"]
+        self.method.load_state_dict(state["networks"])
+        self.ema.module.load_state_dict(state["ema"])
+        self.ema.updates = state["ema_updates"]
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.pool.restore(state["pool"])
+
+
+class Clock:
+    """Where the time goes between two rows of the log."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self.steps = 0
+        self._last = time.perf_counter()
+
+    def mark(self, part: str) -> None:
+        """Count the time since the last mark as spent on `part`."""
+        now = time.perf_counter()
+        self.spent[part] = self.spent.get(part, 0.0) + now - self._last
+        self._last = now
+        self.steps += part == "step"
+
+    def report(self) -> dict[str, float]:
+        """Seconds a step by part and the share of scoring; starts again."""
+        steps, total = max(1, self.steps), max(1e-9, sum(self.spent.values()))
+        times = {f"time/{part}_seconds": self.spent.get(part, 0.0) / steps for part in ("data", "step", "scoring")}
+        times["time/scoring_share"] = self.spent.get("scoring", 0.0) / total
+        self.spent, self.steps = {}, 0
+        return times

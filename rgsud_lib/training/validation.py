@@ -1,0 +1,63 @@
+"""Validation during training, on data that is never reported: held-back clean images with drawn rain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rgsud_lib.data.images import to_tensor, to_uint8
+from rgsud_lib.data.rain import draw_rain
+from rgsud_lib.data.sampling import Stream
+
+GRID_SIDE = 256  # pixels of a grid's picture
+
+
+class Validator:
+    """psnr_rgb on fixed drawn pairs, and grids of fixed rainy images: rainy | derained | reward."""
+
+    def __init__(
+        self, clean: Sequence[np.ndarray], rainy: Sequence[tuple[str, np.ndarray]], seed: int, derain: Callable[[Tensor], Tensor]
+    ):
+        self.pairs = [(draw_rain(to_tensor(image), (seed, number, Stream.VALIDATION)), to_tensor(image)) for number, image in enumerate(clean)]
+        self.rainy, self.derain = rainy, derain
+
+    @torch.no_grad()
+    def psnr_rgb(self, count: int | None = None) -> float:
+        """Mean PSNR in dB over the first `count` pairs (default all), RGB, outputs clamped to [0,1]."""
+        values = []
+        for rainy, clean in self.pairs[:count]:
+            error = (self.derain(rainy) - clean).double().square().mean()
+            values.append(float(-10 * torch.log10(error.clamp(min=1e-10))))
+        return float(np.mean(values))
+
+    @torch.no_grad()
+    def grid(self, reward: Callable[[str], np.ndarray | None]) -> np.ndarray:
+        """uint8 picture, one row an image; the reward's place is grey where there is none."""
+        rows = []
+        for name, image in self.rainy:
+            derained = to_uint8(self.derain(to_tensor(image)))[0]
+            rewarded = reward(name)
+            tiles = [image, derained, np.full_like(image, 128) if rewarded is None else rewarded]
+            rows.append(np.concatenate([_fit(tile) for tile in tiles], axis=1))
+        return np.concatenate(rows, axis=0)
+
+
+def save_grid(grid: np.ndarray, path: Path) -> None:
+    """Write a grid as PNG."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(grid).save(path)
+
+
+def _fit(image: np.ndarray) -> np.ndarray:
+    """The centre of an image, GRID_SIDE square (smaller images are padded): true pixels, so rain stays visible."""
+    height, width = image.shape[:2]
+    top, left = max(0, (height - GRID_SIDE) // 2), max(0, (width - GRID_SIDE) // 2)
+    centre = image[top : top + GRID_SIDE, left : left + GRID_SIDE]
+    padding = [(0, GRID_SIDE - centre.shape[0]), (0, GRID_SIDE - centre.shape[1]), (0, 0)]
+    return np.pad(centre, padding)
