@@ -25,7 +25,7 @@ from mlflow.tracking import MlflowClient
 EXPERIMENT = "rgsud"
 RUN_KEY, STAGE_KEY, WORKDIR = "rgsud.run_key", "rgsud.stage_key", "rgsud.workdir"
 PARENT = "mlflow.parentRunId"
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("rgsud")
 
 
 @dataclass(frozen=True)

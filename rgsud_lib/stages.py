@@ -7,6 +7,7 @@ folder is returned at once, an unfinished one is resumed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 from rgsud_lib import tracking
 from rgsud_lib.bundle import is_sealed, open_bundle, seal
 from rgsud_lib.config import Config, digest_of
+from rgsud_lib.task import exclusive
+
+logger = logging.getLogger("rgsud")
 
 
 def prepare(config: Config, rainy: str, clean: str, paired: str | None, workdir: Path) -> Path:
@@ -94,13 +98,16 @@ def _stage(
     config_digest = config.digest(*sections)
     key = digest_of({"config": config_digest, "inputs": inputs})
     folder = Path(workdir) / "stages" / f"{stage}-{key}"
-    if is_sealed(folder):
-        return open_bundle(folder, kind).path
     folder.mkdir(parents=True, exist_ok=True)
-    with tracking.stage_run(stage, config, Path(workdir), key) as run:
-        for name, digest in inputs.items():
-            run.log_input(name, digest, source=str(workdir), context=stage)
-        facts = work(folder, run)
-        bundle = seal(folder, kind, config_digest, inputs, facts)
-        run.set_tags({"rgsud.bundle_digest": bundle.digest, "rgsud.bundle_path": str(folder)})
+    with exclusive(folder / ".lock"):  # two processes training in one folder would spoil both
+        if is_sealed(folder):
+            logger.info("%s: finished before, taken from %s", stage, folder)
+            return open_bundle(folder, kind).path
+        logger.info("%s: working in %s", stage, folder)
+        with tracking.stage_run(stage, config, Path(workdir), key) as run:
+            for name, digest in inputs.items():
+                run.log_input(name, digest, source=str(workdir), context=stage)
+            facts = work(folder, run)
+            bundle = seal(folder, kind, config_digest, inputs, facts)
+            run.set_tags({"rgsud.bundle_digest": bundle.digest, "rgsud.bundle_path": str(folder)})
     return folder

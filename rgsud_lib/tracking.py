@@ -33,7 +33,7 @@ PARAMS = 100  # parameters, likewise
 PARAM_LENGTH = 6000
 # How MLflow names a slider's pictures.
 IMAGE_FILE = re.compile(r"(?P<key>.+)\+step\+(?P<step>\d+)\+timestamp\+.+compressed\.webp")
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("rgsud")
 
 
 class StageRun:

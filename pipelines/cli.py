@@ -1,0 +1,308 @@
+"""The `rgsud` command. Imports happen inside the commands, so that help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rgsud_lib import __version__
+
+if TYPE_CHECKING:
+    from rgsud_lib.config import Config
+
+app = typer.Typer(
+    name="rgsud",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="""Train an image derainer from two unpaired folders of photographs, rainy ones and clean ones.
+
+\b
+Try it, in five minutes, without data of your own:
+  rgsud run
+Your photographs:
+  rgsud run --rainy my/rain --clean my/clean --preset cpu
+See curves and pictures, then use the model:
+  rgsud ui
+  rgsud derain my/rain derained --model rgsud-runs
+
+The same command on the same --workdir resumes where it was stopped. `rgsud COMMAND --help` tells more.""",
+)
+
+Preset = Annotated[str, typer.Option(help="demo: 5 minutes on 2 cores, cpu: 30 minutes, paper: published sizes (GPU)")]
+Override = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting; `rgsud config` lists them")
+]
+Workdir = Annotated[Path, typer.Option(help="everything a run makes lies here")]
+Folder = Annotated[Path | None, typer.Option(help="default: the newest one in the workdir")]
+Rainy = Annotated[str | None, typer.Option(help="folder or s3:// prefix of rainy photographs")]
+Clean = Annotated[str | None, typer.Option(help="folder or s3:// prefix of clean photographs of other scenes")]
+Paired = Annotated[str | None, typer.Option(help="folder with rain/ and clean/ (same names): evaluation only")]
+RUNS = Path("rgsud-runs")
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="print the version", is_eager=True)] = False) -> None:
+    if show:
+        typer.echo(f"rgsud {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    rainy: Rainy = None,
+    clean: Clean = None,
+    paired: Paired = None,
+    preset: Preset = "demo",
+    settings: Override = None,
+    workdir: Workdir = RUNS,
+) -> None:
+    """Run the whole pipeline: prepare, recycle, reinforce, evaluate, export.
+
+    \b
+    rgsud run                                              photographs that come with scikit-image, drawn rain
+    rgsud run --rainy my/rain --clean my/clean             two folders, no pairs needed
+    rgsud run --rainy r --clean c --paired p --preset cpu  with PSNR and SSIM on the pairs in p/rain and p/clean
+    rgsud run --set training.steps=300 --set training.seed=7
+    """
+    config, sources = _inputs(preset, settings, rainy, clean, paired, workdir)
+    from rgsud_pipelines.local import run_pipeline
+
+    folders = run_pipeline(config, *sources, workdir)
+    _deliver(folders["exported"], workdir)
+    _show(folders["evaluation"], workdir)
+
+
+@app.command()
+def prepare(
+    rainy: Rainy = None,
+    clean: Clean = None,
+    paired: Paired = None,
+    preset: Preset = "demo",
+    settings: Override = None,
+    workdir: Workdir = RUNS,
+) -> None:
+    """Stage 1 of 5: check, deduplicate and split the images.
+
+    rgsud prepare --rainy my/rain --clean my/clean
+    """
+    config, sources = _inputs(preset, settings, rainy, clean, paired, workdir)
+    from rgsud_lib import stages
+
+    typer.echo(stages.prepare(config, *sources, workdir.resolve()))
+
+
+@app.command()
+def recycle(
+    dataset: Folder = None, preset: Preset = "demo", settings: Override = None, workdir: Workdir = RUNS
+) -> None:
+    """Stage 2 of 5: reward recycling, the paper's stage 1 (after a warm start, if that is on).
+
+    rgsud recycle --preset cpu
+    """
+    config = _config(preset, settings)
+    from rgsud_lib import stages
+
+    typer.echo(stages.recycle(config, _newest("dataset", dataset, workdir), workdir.resolve()))
+
+
+@app.command()
+def reinforce(
+    dataset: Folder = None,
+    recycled: Folder = None,
+    preset: Preset = "demo",
+    settings: Override = None,
+    workdir: Workdir = RUNS,
+) -> None:
+    """Stage 3 of 5: self-reinforcement training, the paper's stage 2.
+
+    rgsud reinforce --set reinforcement.source=last
+    """
+    config = _config(preset, settings)
+    from rgsud_lib import stages
+
+    inputs = _newest("dataset", dataset, workdir), _newest("recycled", recycled, workdir)
+    typer.echo(stages.reinforce(config, *inputs, workdir.resolve()))
+
+
+@app.command()
+def evaluate(
+    dataset: Folder = None,
+    recycled: Folder = None,
+    reinforced: Folder = None,
+    preset: Preset = "demo",
+    settings: Override = None,
+    workdir: Workdir = RUNS,
+) -> None:
+    """Stage 4 of 5: score every model and write the report.
+
+    rgsud evaluate --set evaluation.strips=12
+    """
+    config = _config(preset, settings)
+    from rgsud_lib import stages
+
+    models = _newest("recycled", recycled, workdir), _newest("reinforced", reinforced, workdir)
+    _show(stages.evaluate(config, _newest("dataset", dataset, workdir), *models, workdir.resolve()), workdir)
+
+
+@app.command()
+def export(
+    dataset: Folder = None,
+    reinforced: Folder = None,
+    evaluation: Folder = None,
+    preset: Preset = "demo",
+    settings: Override = None,
+    workdir: Workdir = RUNS,
+) -> None:
+    """Stage 5 of 5: safetensors, ONNX, MLflow model and model card.
+
+    rgsud export
+    """
+    config = _config(preset, settings)
+    from rgsud_lib import stages
+
+    inputs = [
+        _newest(kind, given, workdir)
+        for kind, given in (("dataset", dataset), ("reinforced", reinforced), ("evaluation", evaluation))
+    ]
+    _deliver(stages.export(config, *inputs, workdir.resolve()), workdir)
+    typer.echo(workdir / "export")
+
+
+@app.command()
+def derain(
+    source: Annotated[Path, typer.Argument(metavar="IMAGE_OR_DIR")],
+    target: Annotated[Path, typer.Argument(metavar="OUT")],
+    model: Annotated[Path, typer.Option(help="a .safetensors file, a stage's folder or a workdir")] = RUNS,
+) -> None:
+    """Remove the rain from a photograph or from all photographs in a folder.
+
+    \b
+    rgsud derain rainy.jpg clean.png
+    rgsud derain my/rain derained --model rgsud-runs
+    """
+    from rgsud_lib.inference import derain_path
+
+    derain_path(source, target, model)
+
+
+@app.command()
+def ui(workdir: Workdir = RUNS, port: Annotated[int, typer.Option(help="of the page on this machine")] = 5000) -> None:
+    """Open the runs in MLflow: curves, pictures with a step slider, settings, reports.
+
+    rgsud ui --workdir rgsud-runs
+    """
+    command = _mlflow_command(workdir, port)
+    typer.echo(f"{' '.join(command)}\nhttp://127.0.0.1:{port} (Ctrl-C ends it)")
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # starts in half the time without
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+@app.command("config")
+def show_config(preset: Preset = "demo", settings: Override = None) -> None:
+    """Print every setting of a preset with its meaning.
+
+    rgsud config --preset cpu --set training.steps=2000
+    """
+    config = _config(preset, settings)
+    for path, value in config.flat().items():
+        section, _, field = path.partition(".")
+        described = type(getattr(config, section)).model_fields[field].description if field else None
+        typer.echo(f"{path}={value}" + (f"  # {described}" if described else ""))
+
+
+def main() -> None:
+    """Entry point: errors that a user can do something about are printed without a traceback."""
+    from rgsud_lib.task import explain, log_to_stderr
+
+    log_to_stderr()
+    try:
+        app()
+    except BaseException as error:
+        known = None if isinstance(error, SystemExit) else explain(error)
+        if known is None:
+            raise
+        typer.echo(f"error: {known[1]}", err=True)
+        raise SystemExit(known[0]) from None
+
+
+def _config(preset: str, settings: list[str] | None) -> Config:
+    from rgsud_lib.config import load_config
+
+    return load_config(preset, settings)
+
+
+def _inputs(
+    preset: str, settings: list[str] | None, rainy: str | None, clean: str | None, paired: str | None, workdir: Path
+) -> tuple[Config, tuple[str, str, str | None]]:
+    """The configuration and the image sources, both checked; the demo makes its own where none are given."""
+    from rgsud_lib.errors import ConfigError
+
+    config = _config(preset, settings)
+    if rainy is None and clean is None and paired is None and preset == "demo":
+        from rgsud_lib.data.demo import make_demo_data
+
+        rainy, clean, paired = map(str, make_demo_data(workdir.resolve() / "demo-data"))
+    if rainy is None or clean is None:
+        raise ConfigError("give both --rainy DIR and --clean DIR (only --preset demo brings its own photographs)")
+    from rgsud_lib.data.prepare import source_digest
+
+    source_digest(rainy, clean, paired)
+    return config, (_absolute(rainy), _absolute(clean), _absolute(paired) if paired else None)
+
+
+def _absolute(location: str) -> str:
+    return location if "://" in location else str(Path(location).resolve())
+
+
+def _newest(kind: str, given: Path | None, workdir: Path) -> Path:
+    """`given`, or the workdir's last finished bundle of that kind."""
+    import json
+
+    from rgsud_lib.bundle import MARKER
+    from rgsud_lib.errors import BundleError
+
+    if given is not None:
+        return given
+    markers = sorted(workdir.glob(f"stages/*/{MARKER}"), key=lambda marker: marker.stat().st_mtime, reverse=True)
+    for marker in markers:
+        if json.loads(marker.read_text())["kind"] == kind:
+            return marker.parent
+    raise BundleError(
+        f"no finished {kind!r} bundle in {workdir}; run the stage that makes it first, or name its folder"
+    )
+
+
+def _deliver(exported: Path, workdir: Path) -> None:
+    """The exported model at WORKDIR/export, whichever stage folder it was made in."""
+    from rgsud_lib.files import link_tree
+
+    link_tree(exported, workdir.resolve() / "export")
+
+
+def _show(evaluation: Path, workdir: Path) -> None:
+    import json
+
+    from rgsud_lib.evaluation.report import summary_table
+
+    typer.echo(summary_table(json.loads((evaluation / "metrics.json").read_text())))
+    typer.echo(f"\nreport  {evaluation / 'report.html'}")
+    for file in sorted((workdir / "export").glob("*.safetensors")):
+        typer.echo(f"model   {file}")
+    typer.echo(f"runs    rgsud ui --workdir {workdir}")
+
+
+def _mlflow_command(workdir: Path, port: int) -> list[str]:
+    from rgsud_lib.errors import ConfigError
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workdir.resolve() / 'mlflow.db'}"
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise ConfigError(f"no runs in {workdir} yet (mlflow.db is missing there); run `rgsud run` first")
+    if uri.startswith("http"):
+        raise ConfigError(f"the runs are on a server: open {uri} in a browser")
+    return ["mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]

@@ -1,0 +1,99 @@
+"""The pipeline on this machine: kfp.local, made to pass on progress, errors, exit codes and signals.
+
+kfp.local starts each stage as a subprocess of a shell, prints what it prints, and knows only success or
+failure. `rgsud_lib.task` is the other end of what is arranged here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import psutil
+from kfp import local
+
+from rgsud_lib.config import Config
+from rgsud_lib.errors import Preempted
+from rgsud_lib.task import FAILURE, LAUNCHER, STDERR, STOPPING, StageFailure, exclusive
+from rgsud_pipelines.training import training_pipeline
+
+
+def run_pipeline(config: Config, rainy: str, clean: str, paired: str | None, workdir: Path) -> dict[str, Path]:
+    """Run (or resume) all stages under `workdir`; returns the stages' folders by artifact: evaluation, exported.
+
+    Raises StageFailure with the failed stage's message and exit code, Preempted after SIGTERM.
+    """
+    root = workdir.resolve() / "kfp"
+    root.mkdir(parents=True, exist_ok=True)
+    failure, log = root / "failure.json", root / "kfp.log"
+    with exclusive(root / ".lock"), open(log, "a") as file:
+        failure.unlink(missing_ok=True)
+        arguments = {"config": config.model_dump_json(), "rainy": rainy, "clean": clean, "paired": paired or ""}
+        with _environment(failure), _stop_children() as received, contextlib.redirect_stdout(file):
+            local.init(local.SubprocessRunner(use_venv=False), str(root), workspace_root=str(root / "workspace"))
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", RuntimeWarning)  # the image's name does not say "python"
+                    run = training_pipeline()(**arguments, workdir=str(workdir.resolve()))
+            except RuntimeError as error:
+                raise _reason(failure, received, log) from error
+        return {name: Path(run.outputs[name].metadata["folder"]) for name in ("evaluation", "exported")}
+
+
+@contextlib.contextmanager
+def _environment(failure: Path) -> Iterator[None]:
+    """What the stages inherit. Descriptor 0 is the one that kfp.local does not replace: it carries our stderr."""
+    before = dict(os.environ)
+    stdin = os.dup(0)
+    sys.stderr.flush()
+    os.dup2(2, 0)
+    os.environ |= {FAILURE: str(failure), LAUNCHER: str(os.getpid()), STDERR: "0"}
+    try:
+        yield
+    finally:
+        os.dup2(stdin, 0)
+        os.close(stdin)
+        for name in (FAILURE, LAUNCHER, STDERR, STOPPING):
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _stop_children() -> Iterator[list[int]]:
+    """Pass SIGTERM and Ctrl-C on, so that the stage saves; the second time it is killed. Yields what arrived."""
+    received: list[int] = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        os.environ[STOPPING] = "1"
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _reason(failure: Path, received: list[int], log: Path) -> Exception:
+    """Why kfp.local says that a task failed."""
+    known = json.loads(failure.read_text()) if failure.exists() else None
+    if received:
+        message = known["message"] if known else "stopped; the same command resumes"
+        return StageFailure(message, 130) if received[0] == signal.SIGINT else Preempted(message)
+    if known:
+        return StageFailure(f"{known['stage']}: {known['message']}", known["exit_code"])
+    tail = "\n".join(log.read_text(errors="replace").rstrip().splitlines()[-15:])
+    return StageFailure(f"a stage's process ended without a word (killed?); the end of {log}:\n{tail}", 1)
