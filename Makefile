@@ -1,0 +1,50 @@
+# Everything from a fresh machine with Python 3.11+, git and make; a second call installs nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := 0.13.9
+RUN_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test integration lint compile lock wheel
+
+help:
+	@echo "make demo         train, evaluate and export on photographs that come with the packages (5 minutes)"
+	@echo "make test         every test that needs nothing but Python"
+	@echo "make integration  the tests that need a browser (.ci/run provides it)"
+	@echo "make lint         style and common mistakes"
+	@echo "make compile      pipelines/compiled/*.yaml, after a change of the DAG"
+	@echo "make lock         requirements.lock, after a change of requirements.in"
+	@echo "make wheel        dist/*.whl"
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/rgsud run --preset demo $(RUN_ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not integration" -n 2 --dist worksteal
+
+integration: $(STAMP)
+	$(BIN)/python -m pytest -m integration
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/python -W error -m compileall -q rgsud_lib components pipelines tests benchmarks
+
+compile: $(STAMP)
+	$(BIN)/python -m rgsud_pipelines.compile
+
+lock: $(STAMP)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		requirements.in -o requirements.lock
+
+wheel: $(STAMP)
+	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist
