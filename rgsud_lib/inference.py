@@ -24,6 +24,7 @@ from rgsud_lib.errors import BundleError, ConfigError
 from rgsud_lib.files import write_bytes
 
 FORMAT = "rgsud-derainer-1"
+METADATA = "rgsud"
 
 
 def derain(model: nn.Module, rainy: Tensor, tile: int, overlap: int) -> Tensor:
@@ -115,7 +116,8 @@ def save_derainer(derainer: nn.Module, config: DerainerConfig, path: Path, facts
         "derainer": json.dumps(config.model_dump(mode="json"), sort_keys=True),
         "weights_digest": weights_digest(weights),
     }
-    write_bytes(Path(path), save(weights, metadata))
+    # One key: safetensors writes several in random order, and equal models must be equal files.
+    write_bytes(Path(path), save(weights, {METADATA: json.dumps(metadata, sort_keys=True)}))
 
 
 def load_derainer(path: Path | str, device: str | torch.device = "cpu") -> nn.Module:
@@ -160,6 +162,6 @@ def find_model(path: Path) -> Path:
 def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
+            return {name: opened.get_tensor(name) for name in opened.keys()}, json.loads((opened.metadata() or {}).get(METADATA, "{}"))  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{file} is not a readable safetensors file ({error}); copy or export it again") from None

@@ -106,7 +106,7 @@ def test_saved_model_comes_back_bit_for_bit(derainer: nn.Module, tmp_path: Path)
         image = torch.rand(1, 3, 37, 41)
         assert torch.equal(loaded(image), derainer(image))
     with safe_open(tmp_path / "derainer.safetensors", framework="pt") as file:
-        metadata = file.metadata()
+        metadata = json.loads(file.metadata()["rgsud"])
     assert metadata["dataset"] == "abc"
     assert json.loads(metadata["derainer"]) == SMALL.model_dump(mode="json")
     assert [path.name for path in tmp_path.iterdir()] == ["derainer.safetensors"]
@@ -160,7 +160,7 @@ def test_another_architecture_or_a_foreign_file(derainer: nn.Module, tmp_path: P
     weights = load_file(path)
     metadata = {"format": "rgsud-derainer-1", "derainer": '{"name": "resnet"}'}
     metadata["weights_digest"] = weights_digest(weights)
-    save_file(weights, path, metadata)
+    save_file(weights, path, {"rgsud": json.dumps(metadata)})
     with pytest.raises(BundleError, match="weights do not fit the architecture"):
         load_derainer(path)
     save_file(weights, path)
