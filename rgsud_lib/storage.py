@@ -22,11 +22,12 @@ from rgsud_lib.files import sha256_file
 class SourceFile:
     """One file under a location: `name` is its relative POSIX path, `address` a local path or an `s3://` URL.
 
-    `tag` changes with the content: an S3 object's ETag and size, empty for a local file.
+    `tag` changes with an S3 object's content (its ETag and size) and is empty for a local file.
     """
 
     name: str
     address: str
+    size: int
     tag: str = ""
 
     def read(self) -> bytes:
@@ -82,7 +83,9 @@ def _list_local(root: Path) -> Iterator[SourceFile]:
         for name in names:
             path = Path(folder, name)
             if path.is_file():
-                yield SourceFile(path.relative_to(root).as_posix(), str(path))
+                # A name that is no UTF-8 must still fit into JSON and HTML.
+                readable = os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace")
+                yield SourceFile(readable, str(path), path.stat().st_size)
 
 
 def _list_s3(location: str) -> Iterator[SourceFile]:
@@ -93,7 +96,7 @@ def _list_s3(location: str) -> Iterator[SourceFile]:
         for item in (item for page in pages for item in page.get("Contents", [])):
             if not item["Key"].endswith("/"):
                 tag = f"{item['ETag'].strip(chr(34))}-{item['Size']}"
-                yield SourceFile(item["Key"][len(prefix) :], f"s3://{bucket}/{item['Key']}", tag)
+                yield SourceFile(item["Key"][len(prefix) :], f"s3://{bucket}/{item['Key']}", item["Size"], tag)
 
 
 def _split(address: str) -> tuple[str, str]:
@@ -104,7 +107,8 @@ def _split(address: str) -> tuple[str, str]:
 
 
 def _endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("MLFLOW_S3_ENDPOINT_URL")
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
 @lru_cache(maxsize=4)
@@ -116,7 +120,8 @@ def _client(endpoint: str | None) -> Any:
     except ModuleNotFoundError as error:
         raise DataError("s3:// locations need boto3; install it or give a local folder") from error
     style = {"addressing_style": "path"} if endpoint else {}
-    settings = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=60, s3=style, max_pool_connections=32)
+    retries = {"mode": "standard", "max_attempts": 5}
+    settings = Config(retries=retries, connect_timeout=10, read_timeout=60, s3=style, max_pool_connections=32)
     return boto3.session.Session().client("s3", endpoint_url=endpoint, config=settings)
 
 
@@ -129,12 +134,14 @@ def _explained(address: str) -> Iterator[None]:
     try:
         yield
     except (NoCredentialsError, PartialCredentialsError) as error:
-        raise DataError(f"{where}: no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a profile") from error
+        fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        raise DataError(f"{where}: no S3 credentials; {fix}") from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "unknown")
         raise DataError(f"{where}: {_ADVICE.get(code, f'the server refused with {code}')}") from error
     except BotoCoreError as error:
-        raise DataError(f"{where}: cannot be reached ({type(error).__name__}); check AWS_ENDPOINT_URL and the network") from error
+        what = type(error).__name__
+        raise DataError(f"{where}: cannot be reached ({what}); check AWS_ENDPOINT_URL and the network") from error
 
 
 _ADVICE = {

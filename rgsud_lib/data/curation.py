@@ -52,7 +52,9 @@ def refuse_leaks(
     return kept, refused
 
 
-def split_scenes(records: Sequence[ImageRecord], fraction: float, scene_bits: int, seed: int) -> tuple[list[ImageRecord], bool]:
+def split_scenes(
+    records: Sequence[ImageRecord], fraction: float, scene_bits: int, seed: int
+) -> tuple[list[ImageRecord], bool]:
     """Give whole scenes to "validation" until `fraction` of the images is reached (at least 1, and 1 left to train).
 
     A pure function of content ids and seed. Second result: False where one scene is all there is, so

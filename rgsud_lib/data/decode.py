@@ -34,7 +34,8 @@ def decode(data: bytes, max_pixels: int) -> np.ndarray:
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"not an image: no PNG, JPEG, WebP, BMP or TIFF starts with {data[:8]!r}" if data else "empty file: 0 bytes") from None
+        start = f"not an image: no PNG, JPEG, WebP, BMP or TIFF starts with {data[:8]!r}"
+        raise DataError(start if data else "empty file: 0 bytes") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"too many pixels: {error}") from None
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error on damaged files
@@ -44,11 +45,13 @@ def decode(data: bytes, max_pixels: int) -> np.ndarray:
 def _check(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
-        raise DataError(f"too many pixels: {width}x{height} is more than data.max_pixels={max_pixels}; scale it down or raise the limit")
-    if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:  # MPO: a phone's JPEG with a second view behind
+        fix = "scale it down or raise the limit"
+        raise DataError(f"too many pixels: {width}x{height} is more than data.max_pixels={max_pixels}; {fix}")
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a phone's JPEG, another view behind
+    if frames > 1:
         raise DataError(f"several frames: {frames} frames or pages; save each as an image of its own")
     if image.mode in ("I", "F"):
-        raise DataError("unusual samples: 32-bit or float values have no agreed white; save it with 8 or 16 bits a channel")
+        raise DataError("unusual samples: 32-bit or float values have no agreed white; save with 8 or 16 bits a channel")
 
 
 def _to_rgb(image: Image.Image, data: bytes) -> np.ndarray:
@@ -84,8 +87,10 @@ def _read_planar16(data: bytes) -> np.ndarray:
     try:
         import tifffile
     except ModuleNotFoundError as error:
-        raise DataError("separate planes: a 16-bit TIFF like this needs the package tifffile; install it or save it interleaved") from error
+        fix = "install it or save the file interleaved"
+        raise DataError(f"separate planes: such a 16-bit TIFF needs the package tifffile; {fix}") from error
     planes = tifffile.imread(io.BytesIO(data))
     if planes.ndim != 3 or planes.dtype != np.uint16 or planes.shape[0] != 3:
-        raise DataError(f"separate planes: {planes.shape} of {planes.dtype}, expected 3 planes of 16 bits; save it as RGB")
+        found = f"{planes.shape} of {planes.dtype}"
+        raise DataError(f"separate planes: {found}, expected 3 planes of 16 bits; save it as RGB")
     return np.ascontiguousarray(((planes.astype(np.uint32) + 128) // 257).astype(np.uint8).transpose(1, 2, 0))

@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 
 
 class ImageRecord(Section):
-    """One accepted image. `id`: see `content_id`; `source_digest`: SHA-256 of the file it came from; sizes in pixels."""
+    """One accepted image; `id` as by `content_id`, `source_digest` the SHA-256 of its file, sizes in pixels."""
 
     id: str
     role: Role
@@ -127,8 +127,9 @@ class Dataset:
 def content_id(image: np.ndarray) -> str:
     """First 16 hex digits of the SHA-256 over height, width (8 bytes each) and RGB bytes."""
     height, width, _ = image.shape
-    header = height.to_bytes(8, "big") + width.to_bytes(8, "big")
-    return hashlib.sha256(header + np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
+    digest = hashlib.sha256(height.to_bytes(8, "big") + width.to_bytes(8, "big"))
+    digest.update(np.ascontiguousarray(image))
+    return digest.hexdigest()[:16]
 
 
 def image_path(folder: Path, id: str) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -42,12 +43,13 @@ def _check_apart(rainy: str, clean: str, paired: str | None) -> None:
     """Rainy and clean must not overlap, nor contain the paired set (whose rain/ may well be the rainy folder)."""
     first, second = canonical(rainy), canonical(clean)
     if first == second:
-        raise DataError(f"rainy and clean are the same folder ({rainy}); give one folder of rainy and another of clean images")
+        raise DataError(f"rainy and clean are the same folder ({rainy}); give rainy images in one, clean in another")
     nested = [("rainy", rainy, "clean", clean), ("clean", clean, "rainy", rainy)]
     nested += [("rainy", rainy, "paired", paired), ("clean", clean, "paired", paired)] if paired else []
     for outer_role, outer, inner_role, inner in nested:
         if f"{canonical(inner)}/".startswith(f"{canonical(outer)}/"):
-            raise DataError(f"the {outer_role} folder {outer} contains the {inner_role} folder {inner}; give separate folders")
+            what = f"the {outer_role} folder {outer} contains the {inner_role} folder {inner}"
+            raise DataError(f"{what}; give separate folders")
 
 
 def _images(location: str, role: str, warnings: list[str]) -> list[SourceFile]:
@@ -57,8 +59,8 @@ def _images(location: str, role: str, warnings: list[str]) -> list[SourceFile]:
         found = f"{len(files)} other files, such as {files[0].name!r}" if files else "nothing"
         raise DataError(f"no images in the {role} folder {location} (found {found}); expected {', '.join(SUFFIXES)}")
     if len(images) < len(files):
-        example = next(file.name for file in files if file not in images)
-        warnings.append(f"{role}: {len(files) - len(images)} files are no images by their suffix and were ignored, such as {example}")
+        others = [file.name for file in files if not file.name.lower().endswith(SUFFIXES)]
+        warnings.append(f"{role}: {len(others)} files are no images by their suffix and were ignored, such as {others[0]}")
     return images
 
 
@@ -70,18 +72,20 @@ def _match(location: str, files: list[SourceFile]) -> list[tuple[str, SourceFile
         unique = all(len(group) == 1 for side in (first, second) for group in side.values())
         if unique and first.keys() == second.keys():
             return [(key, first[key][0], second[key][0]) for key in sorted(first)]
-    raise DataError(f"paired folder {location}: {_mismatch(*exact)}; every rainy image needs one clean image of the same name")
+    rule = "every rainy image needs one clean image of the same name"
+    raise DataError(f"paired folder {location}: {_mismatch(*exact)}; {rule}")
 
 
 def _side(location: str, files: list[SourceFile], names: tuple[str, ...]) -> list[SourceFile]:
     folders = {folder for file in files if "/" in file.name and (folder := file.name.split("/")[0]).lower() in names}
     if len(folders) != 1:
         found = f"both {' and '.join(sorted(folders))}" if folders else "none of them"
-        raise DataError(f"paired folder {location} has {found} with images; expected one subfolder named {', '.join(names)}")
+        rule = f"expected one subfolder named {', '.join(names)}"
+        raise DataError(f"paired folder {location} has {found} with images; {rule}")
     return [file for file in files if file.name.split("/")[0] in folders]
 
 
-def _by_key(files: list[SourceFile], key: type[str]) -> dict[str, list[SourceFile]]:
+def _by_key(files: list[SourceFile], key: Callable[[PurePosixPath], str]) -> dict[str, list[SourceFile]]:
     groups: dict[str, list[SourceFile]] = defaultdict(list)
     for file in files:
         below = PurePosixPath(*PurePosixPath(file.name).parts[1:])
@@ -99,5 +103,5 @@ def _mismatch(rain: dict[str, list[SourceFile]], clean: dict[str, list[SourceFil
 
     alone, lonely = rain.keys() - clean.keys(), clean.keys() - rain.keys()
     twice = {name for side in (rain, clean) for name, group in side.items() if len(group) > 1}
-    parts = [f"{what} {some(names)}" for what, names in (("only rainy:", alone), ("only clean:", lonely), ("twice:", twice)) if names]
-    return "; ".join(parts)
+    found = (("only rainy:", alone), ("only clean:", lonely), ("twice:", twice))
+    return "; ".join(f"{what} {some(names)}" for what, names in found if names)

@@ -1,0 +1,124 @@
+"""Source files to stored pictures and records, in threads: Pillow decodes outside the interpreter lock."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from rgsud_lib.config import DataConfig
+from rgsud_lib.data.decode import decode
+from rgsud_lib.data.manifest import ImageRecord, Quarantined, Role, Split, content_id, image_path
+from rgsud_lib.data.phash import phash
+from rgsud_lib.data.sources import Sources
+from rgsud_lib.errors import DataError
+from rgsud_lib.files import write_bytes
+from rgsud_lib.storage import SourceFile
+
+Records = dict[Role, list[ImageRecord]]
+_FILE_OVERHEAD = 2**26  # bytes a file may have beyond 8 a pixel, the most that 16-bit RGBA takes
+
+
+@dataclass(frozen=True)
+class _Item:
+    role: Role
+    split: Split
+    file: SourceFile
+
+
+def read_sources(config: DataConfig, sources: Sources, folder: Path) -> tuple[Records, list[Quarantined]]:
+    """Store every usable picture in `folder`/images; records by role, in the sources' order, and the broken files.
+
+    Unpaired records get the split "train" for now. Raises DataError where a source cannot be read at all.
+    """
+    items = [_Item("rainy", "train", file) for file in sources.rainy]
+    items += [_Item("clean", "train", file) for file in sources.clean]
+    for _, rain, clean in sources.pairs:
+        items += [_Item("paired_rainy", "evaluation", rain), _Item("paired_clean", "evaluation", clean)]
+    store = _Store(folder)
+    records: Records = {"rainy": [], "clean": [], "paired_rainy": [], "paired_clean": []}
+    broken: list[Quarantined] = []
+    with ThreadPoolExecutor(workers()) as pool, _progress(len(items)) as advance:
+        for result in pool.map(lambda item: _read(config, item, store), items):
+            if isinstance(result, Quarantined):
+                broken.append(result)
+            else:
+                records[result.role].append(result)
+            advance()
+    return records, broken
+
+
+def workers() -> int:
+    """Threads for reading: a few more than cores, as some wait for the disk or the network."""
+    return min(8, 2 * (os.cpu_count() or 1))
+
+
+def _read(config: DataConfig, item: _Item, store: _Store) -> ImageRecord | Quarantined:
+    if item.file.size > 8 * config.max_pixels + _FILE_OVERHEAD:
+        reason = f"file too large: {item.file.size} bytes for at most data.max_pixels={config.max_pixels}"
+        return Quarantined(name=item.file.name, role=item.role, reason=reason)
+    data = item.file.read()
+    try:
+        image = decode(data, config.max_pixels)
+        _check_size(image, config.min_side)
+    except DataError as error:
+        return Quarantined(name=item.file.name, role=item.role, reason=str(error))
+    height, width, _ = image.shape
+    return ImageRecord(
+        id=store.put(image), role=item.role, split=item.split, name=item.file.name, height=height, width=width,
+        source_digest=hashlib.sha256(data).hexdigest(), phash=phash(image),
+    )  # fmt: skip
+
+
+def _check_size(image: np.ndarray, min_side: int) -> None:
+    height, width, _ = image.shape
+    if min(height, width) < min_side:
+        rule = f"the shorter side must have at least data.min_side={min_side}"
+        raise DataError(f"too small: {width}x{height} pixels, {rule}")
+
+
+class _Store:
+    """Writes each distinct picture once, from whichever thread meets it first."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._claimed: set[str] = set()
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+
+    def put(self, image: np.ndarray) -> str:
+        id = content_id(image)
+        with self._lock:
+            mine = id not in self._claimed
+            self._claimed.add(id)
+        path = image_path(self._folder, id)
+        if mine and not path.exists():  # a file that exists is whole: an earlier, killed run wrote it
+            buffer = BytesIO()
+            Image.fromarray(image).save(buffer, "PNG", compress_level=3)
+            write_bytes(path, buffer.getvalue())
+        return id
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading images", total=total)
+        yield lambda: bar.advance(task)
