@@ -37,7 +37,10 @@ def sha256_file(path: Path) -> str:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Make `target` a copy of the folder `source`; hard links where the file system allows, so bytes lie once."""
+    """Make `target` a copy of the folder `source` without its hidden files; `target` is never half of it.
+
+    Hard links where the file system allows, so bytes lie once.
+    """
 
     def link(from_path: str, to_path: str) -> None:
         try:
@@ -45,9 +48,11 @@ def link_tree(source: Path, target: Path) -> None:
         except OSError:
             shutil.copy2(from_path, to_path)
 
-    if target.exists():
-        shutil.rmtree(target)
-    shutil.copytree(source, target, copy_function=link)
+    beside = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(source, beside, copy_function=link, ignore=shutil.ignore_patterns(".*"))
+    shutil.rmtree(target, ignore_errors=True)
+    beside.rename(target)
 
 
 def _sync_folder(folder: Path) -> None:

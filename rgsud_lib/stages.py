@@ -15,6 +15,7 @@ from typing import Any
 from rgsud_lib import tracking
 from rgsud_lib.bundle import is_sealed, open_bundle, seal
 from rgsud_lib.config import Config, digest_of
+from rgsud_lib.files import link_tree
 from rgsud_lib.task import exclusive
 
 logger = logging.getLogger("rgsud")
@@ -84,10 +85,12 @@ def export(config: Config, dataset: Path, reinforced: Path, evaluation: Path, wo
         "reinforced": open_bundle(reinforced, "reinforced").digest,
         "evaluation": open_bundle(evaluation, "evaluation").digest,
     }
-    return _stage(
+    folder = _stage(
         "export", "export", config, ("derainer", "export"), inputs, workdir,
         lambda folder, run: export_model(config, dataset, reinforced, evaluation, folder, run),
     )  # fmt: skip
+    link_tree(folder, Path(workdir) / "export")
+    return folder
 
 
 def _stage(
@@ -99,6 +102,8 @@ def _stage(
     key = digest_of({"config": config_digest, "inputs": inputs})
     folder = Path(workdir) / "stages" / f"{stage}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
+    from rgsud_lib.training.checkpoint import discard_checkpoint
+
     with exclusive(folder / ".lock"):  # two processes training in one folder would spoil both
         if is_sealed(folder):
             logger.info("%s: finished before, taken from %s", stage, folder)
@@ -109,5 +114,6 @@ def _stage(
                 run.log_input(name, digest, source=str(workdir), context=stage)
             facts = work(folder, run)
             bundle = seal(folder, kind, config_digest, inputs, facts)
+            discard_checkpoint(folder)
             run.set_tags({"rgsud.bundle_digest": bundle.digest, "rgsud.bundle_path": str(folder)})
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,8 @@ def load_checkpoint(stage_folder: Path) -> dict[str, Any] | None:
             f"delete {folder} to train this stage from its start"
         )
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def discard_checkpoint(stage_folder: Path) -> None:
+    """Forget the working state: the stage's bundle is sealed."""
+    shutil.rmtree(stage_folder / FOLDER, ignore_errors=True)
