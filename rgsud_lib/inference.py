@@ -6,7 +6,9 @@ bounded by one tile and one strip of tiles, whatever the image's size.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -14,16 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from rgsud_lib.config import DerainerConfig
+from rgsud_lib.config import DataConfig, DerainerConfig
+from rgsud_lib.data.decode import SUFFIXES, decode
 from rgsud_lib.data.images import check_images, to_tensor, to_uint8
-from rgsud_lib.errors import BundleError, ConfigError
+from rgsud_lib.errors import BundleError, ConfigError, DataError
 from rgsud_lib.files import write_bytes
 
 FORMAT = "rgsud-derainer-1"
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk fails all images alike
 METADATA = "rgsud"
 
 
@@ -45,8 +50,13 @@ def derain(model: nn.Module, rainy: Tensor, tile: int, overlap: int) -> Tensor:
     return torch.cat(strips, dim=-2).clamp_(0, 1)
 
 
-def derain_image(model: nn.Module, image: np.ndarray, tile: int, overlap: int) -> np.ndarray:
-    """`derain` for one uint8 H x W x 3 image of any size: only the current tiles exist in floating point."""
+def derain_image(
+    model: nn.Module, image: np.ndarray, tile: int, overlap: int, advance: Callable[[float], object] | None = None
+) -> np.ndarray:
+    """`derain` for one uint8 H x W x 3 image: only a tile and a strip of tiles exist in floating point.
+
+    `advance` is told the share of the image that was finished, strip by strip.
+    """
     result = np.empty_like(image)
 
     def read(rows: slice, columns: slice) -> Tensor:
@@ -54,6 +64,8 @@ def derain_image(model: nn.Module, image: np.ndarray, tile: int, overlap: int) -
 
     for top, strip in _strips(model, read, *image.shape[:2], tile, overlap):
         result[top : top + strip.shape[-2]] = to_uint8(strip)[0]
+        if advance is not None:
+            advance(strip.shape[-2] / image.shape[0])
     return result
 
 
@@ -95,6 +107,67 @@ def _axis_tiles(length: int, tile: int, overlap: int) -> list[tuple[int, Tensor]
     for start, window in zip(starts, windows, strict=True):
         total[start : start + tile] += window
     return [(start, window / total[start : start + tile]) for start, window in zip(starts, windows, strict=True)]
+
+
+def derain_path(
+    source: Path, target: Path, model: Path | str, tile: int = 1024, overlap: int = 64, overwrite: bool = False
+) -> list[Path]:
+    """Derain one image, or all below a folder (the structure is kept), with the model `load_derainer` finds.
+
+    One image goes to the file `target` names (its suffix is the format), all else into the folder
+    `target` as 8-bit PNG. Returns the files written. Raises DataError: nothing to do, a target that
+    exists (nothing is written then), or, once all others are done, images that cannot be read.
+    """
+    from tqdm import tqdm
+
+    jobs = _plan(Path(source), Path(target), overwrite)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    derainer = load_derainer(model, device)
+    failures: list[str] = []
+    layout = "derain {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    with tqdm(total=len(jobs), disable=None, bar_format=layout) as progress:
+        for number, (file, output) in enumerate(jobs, 1):
+            try:
+                image = decode(file.read_bytes(), DataConfig().max_pixels)
+                _write_image(output, derain_image(derainer, image, tile, overlap, progress.update))
+            except (DataError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in FULL:
+                    raise
+                failures.append(f"{file}: {error}")
+            progress.update(number - progress.n)
+    if failures:
+        listed = "\n".join(failures)
+        raise DataError(f"{len(failures)} of {len(jobs)} images could not be derained, the others were:\n{listed}")
+    return [output for _, output in jobs]
+
+
+def _plan(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, Path]]:
+    """(input, output) of each image; everything that can be refused is refused before any work is done."""
+    if source.is_file():
+        named = target.suffix.lower() in SUFFIXES and not target.is_dir()
+        jobs = [(source, target if named else target / f"{source.stem}.png")]
+    elif source.is_dir():
+        files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        jobs = [(file, target / file.relative_to(source).with_suffix(".png")) for file in files]
+    else:
+        raise DataError(f"{source} does not exist; give an image or a folder of images")
+    if not jobs:
+        raise DataError(f"{source} holds no images ({', '.join(SUFFIXES)})")
+    origins: dict[Path, Path] = {}
+    for file, output in jobs:
+        if origins.setdefault(output, file) != file:
+            raise DataError(f"{origins[output]} and {file} would both become {output}; rename one of them")
+    present = [output for _, output in jobs if output.exists()]
+    if present and not overwrite:
+        raise DataError(f"{present[0]} exists ({len(present)} such files); choose another target or allow overwriting")
+    return jobs
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, Image.registered_extensions()[path.suffix.lower()], quality=95)
+    write_bytes(path, buffer.getvalue())
 
 
 def weights_digest(weights: dict[str, Tensor]) -> str:
@@ -162,6 +235,7 @@ def find_model(path: Path) -> Path:
 def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, json.loads((opened.metadata() or {}).get(METADATA, "{}"))  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dictionary)
+            return weights, json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise BundleError(f"{file} is not a readable safetensors file ({error}); copy or export it again") from None

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rgsud_lib.config import DerainerConfig
-from rgsud_lib.errors import BundleError, ConfigError
-from rgsud_lib.inference import derain, derain_image, load_derainer, save_derainer, weights_digest
+from rgsud_lib.errors import BundleError, ConfigError, DataError
+from rgsud_lib.inference import derain, derain_image, derain_path, load_derainer, save_derainer, weights_digest
 from rgsud_lib.networks import build_derainer
 
+ROOT = Path(__file__).parents[1]
 SMALL = DerainerConfig(width=8, encoder=(1, 1), middle=1, decoder=(1, 1))
 
 
@@ -166,3 +170,89 @@ def test_another_architecture_or_a_foreign_file(derainer: nn.Module, tmp_path: P
     save_file(weights, path)
     with pytest.raises(BundleError, match="format None, expected 'rgsud-derainer-1'"):
         load_derainer(path)
+
+
+@pytest.fixture()
+def model_file(derainer: nn.Module, tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    save_derainer(derainer, SMALL, tmp_path / "model" / "derainer.safetensors")
+    return tmp_path / "model"
+
+
+def save_image(path: Path, seed: int = 0, size: tuple[int, int] = (40, 53)) -> np.ndarray:
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return image
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def test_derains_one_image_to_a_file_or_into_a_folder(derainer: nn.Module, model_file: Path, tmp_path: Path) -> None:
+    image = save_image(tmp_path / "rainy.bmp")
+    expected = derain_image(derainer, image, tile=1024, overlap=64)
+    assert derain_path(tmp_path / "rainy.bmp", tmp_path / "clean.png", model_file) == [tmp_path / "clean.png"]
+    assert np.array_equal(read(tmp_path / "clean.png"), expected)
+    assert derain_path(tmp_path / "rainy.bmp", tmp_path / "out", model_file) == [tmp_path / "out" / "rainy.png"]
+    derain_path(tmp_path / "rainy.bmp", tmp_path / "clean.jpg", model_file)
+    with Image.open(tmp_path / "clean.jpg") as jpeg:
+        assert (jpeg.format, jpeg.size) == ("JPEG", (53, 40))
+
+
+def test_derains_a_folder_past_bad_files(model_file: Path, tmp_path: Path) -> None:
+    save_image(tmp_path / "in" / "a.png")
+    save_image(tmp_path / "in" / "deep" / "b.webp", seed=1)
+    (tmp_path / "in" / "bad.jpg").write_text("not an image")
+    (tmp_path / "in" / "notes.txt").write_text("passed over")
+    with pytest.raises(DataError, match=r"1 of 3 images could not be derained.*\n.*bad\.jpg: not an image"):
+        derain_path(tmp_path / "in", tmp_path / "out", model_file)
+    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
+    assert written == ["a.png", "deep/b.png"]
+
+
+def test_does_not_overwrite_unless_told(model_file: Path, tmp_path: Path) -> None:
+    save_image(tmp_path / "in" / "a.png")
+    save_image(tmp_path / "in" / "b.png", seed=1)
+    kept = save_image(tmp_path / "out" / "b.png", seed=2)
+    with pytest.raises(DataError, match=r"b\.png exists"):
+        derain_path(tmp_path / "in", tmp_path / "out", model_file)
+    assert not (tmp_path / "out" / "a.png").exists()
+    assert np.array_equal(read(tmp_path / "out" / "b.png"), kept)
+    derain_path(tmp_path / "in", tmp_path / "out", model_file, overwrite=True)
+    assert not np.array_equal(read(tmp_path / "out" / "b.png"), kept)
+
+
+def test_refuses_what_leads_nowhere(model_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        derain_path(tmp_path / "empty", tmp_path / "out", model_file)
+    with pytest.raises(DataError, match="does not exist"):
+        derain_path(tmp_path / "nowhere", tmp_path / "out", model_file)
+    save_image(tmp_path / "in" / "a.png")
+    save_image(tmp_path / "in" / "a.jpg")
+    with pytest.raises(DataError, match=r"would both become .*a\.png"):
+        derain_path(tmp_path / "in", tmp_path / "out", model_file)
+
+
+MEMORY_SCRIPT = """
+import resource, sys
+import numpy as np, torch
+from torch import nn
+from rgsud_lib.inference import derain_image
+torch.set_num_threads(1)
+model = nn.Conv2d(3, 3, 3, padding=1).eval()
+derain_image(model, np.zeros((600, 600, 3), np.uint8), 512, 32)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+image = np.zeros((3000, 4000, 3), np.uint8)
+derain_image(model, image, 512, 32)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_twelve_megapixels_at_bounded_memory() -> None:
+    """Input, result and two strips of tiles: the image as one float tensor alone would be 144 MB, its output too."""
+    done = subprocess.run([sys.executable, "-c", MEMORY_SCRIPT], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert float(done.stdout) < 220
