@@ -9,26 +9,22 @@ import hashlib
 from collections.abc import Sequence
 
 from rgsud_lib.data.manifest import Duplicate, ImageRecord, Quarantined
-from rgsud_lib.data.phash import near_pairs, scenes
+from rgsud_lib.data.phash import as_words, distances, nearest, scenes
 
 
 def drop_duplicates(records: Sequence[ImageRecord], bits: int) -> tuple[list[ImageRecord], list[Duplicate]]:
-    """Keep the largest of each set of near-duplicates (the first by name among equals)."""
+    """Keep the largest of each set of near-duplicates (the first by name among equals); both results by name."""
     ranked = sorted(records, key=lambda record: (-record.height * record.width, record.name))
-    near: dict[int, list[tuple[int, int]]] = {}
-    hashes = [record.phash for record in ranked]
-    for i, j, distance in near_pairs(hashes, hashes, bits):
-        if j < i:
-            near.setdefault(i, []).append((distance, j))
-    kept: set[int] = set()
+    words = as_words([record.phash for record in ranked])
+    kept: list[int] = []
     duplicates = []
     for index, record in enumerate(ranked):
-        better = [(distance, j) for distance, j in near.get(index, []) if j in kept]
-        if better:
-            distance, j = min(better)
-            duplicates.append(Duplicate(name=record.name, role=record.role, kept=ranked[j].name, bits=distance))
+        apart = distances(words[[index]], words[kept])[0]
+        if kept and apart.min() <= bits:
+            original = ranked[kept[apart.argmin()]].name
+            duplicates.append(Duplicate(name=record.name, role=record.role, kept=original, bits=int(apart.min())))
         else:
-            kept.add(index)
+            kept.append(index)
     by_name = sorted((ranked[index] for index in kept), key=lambda record: record.name)
     return by_name, sorted(duplicates, key=lambda duplicate: duplicate.name)
 
@@ -37,15 +33,13 @@ def refuse_leaks(
     clean: Sequence[ImageRecord], evaluation: Sequence[ImageRecord], bits: int
 ) -> tuple[list[ImageRecord], list[Quarantined]]:
     """Refuse clean training images whose scene occurs, rainy or clean, in the evaluation set."""
-    nearest: dict[int, tuple[int, str]] = {}
-    near = near_pairs([record.phash for record in clean], [record.phash for record in evaluation], bits)
-    for i, j, distance in near:
-        nearest[i] = min(nearest.get(i, (distance, evaluation[j].name)), (distance, evaluation[j].name))
+    if not evaluation:
+        return list(clean), []
+    best, apart = nearest([record.phash for record in clean], [record.phash for record in evaluation])
     kept, refused = [], []
-    for index, record in enumerate(clean):
-        if index in nearest:
-            distance, name = nearest[index]
-            reason = f"leak: shows the scene of the evaluation image {name} ({distance} of 256 bits apart)"
+    for record, index, distance in zip(clean, best.tolist(), apart.tolist(), strict=True):
+        if distance <= bits:
+            reason = f"leak: the scene of the evaluation image {evaluation[index].name} ({distance} of 256 bits apart)"
             refused.append(Quarantined(name=record.name, role=record.role, reason=reason, id=record.id))
         else:
             kept.append(record)

@@ -51,7 +51,7 @@ def _check(image: Image.Image, max_pixels: int) -> None:
     if frames > 1:
         raise DataError(f"several frames: {frames} frames or pages; save each as an image of its own")
     if image.mode in ("I", "F"):
-        raise DataError("unusual samples: 32-bit or float values have no agreed white; save with 8 or 16 bits a channel")
+        raise DataError("unusual samples: 32-bit or float values have no agreed white; save with 8 or 16 bits each")
 
 
 def _to_rgb(image: Image.Image, data: bytes) -> np.ndarray:

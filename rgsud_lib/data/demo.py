@@ -87,7 +87,8 @@ def _photograph(path: str) -> np.ndarray:
     spec = find_spec(package)
     file = Path(spec.submodule_search_locations[0], inside) if spec and spec.submodule_search_locations else None
     if file is None or not file.is_file():
-        raise DataError(f"the installed {package} does not ship {inside}; give your own folders with --rainy and --clean")
+        fix = "give your own folders with --rainy and --clean"
+        raise DataError(f"the installed {package} does not ship {inside}; {fix}")
     return decode(file.read_bytes(), max_pixels=10_000_000)
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from rgsud_lib.bundle import open_bundle
 from rgsud_lib.config import Section
-from rgsud_lib.data.phash import near_pairs
+from rgsud_lib.data.phash import nearest
 from rgsud_lib.errors import BundleError
 
 Role = Literal["rainy", "clean", "paired_rainy", "paired_clean"]
@@ -83,8 +83,10 @@ class Manifest(Section):
         A score on them does not show how the model does on images it never saw.
         """
         tested, trained = self.select("paired_rainy"), self.select("rainy", "train")
-        near = near_pairs([image.phash for image in tested], [image.phash for image in trained], self.scene_bits)
-        return {tested[index].id for index, _, _ in near}
+        if not tested or not trained:
+            return set()
+        _, apart = nearest([image.phash for image in tested], [image.phash for image in trained])
+        return {image.id for image, distance in zip(tested, apart, strict=True) if distance <= self.scene_bits}
 
 
 class Dataset:

@@ -39,36 +39,35 @@ def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.minimum(direct, _bit_count(first ^ _ODD_COLUMNS, second))
 
 
-def near_pairs(first: list[str], second: list[str], bits: int, block: int = 512) -> list[tuple[int, int, int]]:
-    """All (index in first, index in second, distance) at most `bits` apart, sorted; memory stays bounded."""
-    if not first or not second:
-        return []
+def nearest(first: list[str], second: list[str], block: int = 512) -> tuple[np.ndarray, np.ndarray]:
+    """For each of `first`, the index of its nearest in `second` and the distance in bits; `second` is not empty."""
     rows, columns = as_words(first), as_words(second)
-    found = []
+    best = np.empty(len(rows), np.intp)
+    apart = np.empty(len(rows), np.uint16)
     for start in range(0, len(rows), block):
-        apart = distances(rows[start : start + block], columns)
-        i, j = np.nonzero(apart <= bits)
-        found += zip((i + start).tolist(), j.tolist(), apart[i, j].tolist(), strict=True)
-    return found
+        part = distances(rows[start : start + block], columns)
+        best[start : start + block] = part.argmin(1)
+        apart[start : start + block] = part.min(1)
+    return best, apart
 
 
 def scenes(hashes: list[str], bits: int) -> list[list[int]]:
     """Indices grouped into scenes: two images at most `bits` apart are in the same, and so on transitively."""
-    parent = list(range(len(hashes)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    for i, j, _ in near_pairs(hashes, hashes, bits):
-        low, high = sorted((root(i), root(j)))
-        parent[high] = low
-    groups: dict[int, list[int]] = {}
-    for index in range(len(hashes)):
-        groups.setdefault(root(index), []).append(index)
-    return list(groups.values())
+    words = as_words(hashes)
+    left = np.ones(len(words), bool)
+    groups = []
+    for first in range(len(words)):
+        if not left[first]:
+            continue
+        left[first] = False
+        group = [first]
+        for index in group:  # it grows while it is walked
+            rest = np.flatnonzero(left)
+            near = rest[distances(words[[index]], words[rest])[0] <= bits]
+            left[near] = False
+            group += near.tolist()
+        groups.append(sorted(group))
+    return groups
 
 
 def _bit_count(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 from rgsud_lib.config import DataConfig, digest_of
 from rgsud_lib.data.curation import drop_duplicates, refuse_leaks, split_scenes
 from rgsud_lib.data.manifest import MANIFEST, Duplicate, ImageRecord, Manifest, Pair, Quarantined
-from rgsud_lib.data.phash import near_pairs
+from rgsud_lib.data.phash import nearest
 from rgsud_lib.data.reading import Records, read_sources, workers
 from rgsud_lib.data.report import write_report
 from rgsud_lib.data.sources import Sources, find_sources
@@ -154,10 +154,11 @@ def _warnings(manifest: Manifest, pairs_given: int) -> list[str]:
         what = f"{seen} of {len(manifest.pairs)} evaluation pairs show a rainy scene that is also trained on"
         found.append(f"transductive: {what}")
     rainy, clean = manifest.select("rainy"), manifest.select("clean")
-    shared = near_pairs([image.phash for image in clean], [image.phash for image in rainy], manifest.scene_bits)
-    if shared:
-        first = f"such as {clean[shared[0][0]].name} and {rainy[shared[0][1]].name}"
-        found.append(f"not fully unpaired: {len({i for i, _, _ in shared})} clean images show a rainy scene, {first}")
+    best, apart = nearest([image.phash for image in clean], [image.phash for image in rainy])
+    shared = (apart <= manifest.scene_bits).nonzero()[0]
+    if len(shared):
+        first = f"such as {clean[shared[0]].name} and {rainy[best[shared[0]]].name}"
+        found.append(f"not fully unpaired: {len(shared)} clean images show a rainy scene, {first}")
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,12 +35,13 @@ def write_report(path: Path, manifest: Manifest, records: Sequence[ImageRecord])
     It holds no path and no time: the same data give the same bytes. File names are hostile and escaped.
     """
     thumbnail = _thumbnails(path.parent)
+    seen = manifest.transductive()
     page = Environment(loader=PackageLoader("rgsud_lib.data", "."), autoescape=True).get_template("report.html")
     text = page.render(
         manifest=manifest,
-        transductive=sum(pair.rainy in manifest.transductive() for pair in manifest.pairs),
+        transductive=sum(pair.rainy in seen for pair in manifest.pairs),
         sections=[_section(manifest, thumbnail, *section) for section in _SECTIONS],
-        pairs=_pairs(manifest, thumbnail),
+        pairs=_pairs(manifest, thumbnail, seen),
         duplicates=_duplicates(manifest, thumbnail, records),
         quarantined=[(item, item.id and thumbnail(item.id)) for item in manifest.quarantined[:ROWS]],
         kinds=Counter(item.reason.partition(": ")[0] for item in manifest.quarantined).most_common(),
@@ -55,8 +56,7 @@ def _section(manifest: Manifest, thumbnail: Any, title: str, role: Any, split: A
     return {"title": title, "count": len(images), "shown": shown}
 
 
-def _pairs(manifest: Manifest, thumbnail: Any) -> list[dict[str, Any]]:
-    seen = manifest.transductive()
+def _pairs(manifest: Manifest, thumbnail: Any, seen: set[str]) -> list[dict[str, Any]]:
     return [
         {
             "name": pair.name,
@@ -107,7 +107,7 @@ def _spread(items: Sequence[_Any]) -> list[_Any]:
 def _thumbnails(folder: Path) -> Any:
     """A function from an image's id to a small JPEG as a data URI."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def thumbnail(id: str) -> str:
         picture = Image.fromarray(read_image(folder, id))
         picture.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS, reducing_gap=3.0)
