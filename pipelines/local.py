@@ -40,7 +40,7 @@ def run_pipeline(config: Config, rainy: str, clean: str, paired: str | None, wor
             local.init(local.SubprocessRunner(use_venv=False), str(root), workspace_root=str(root / "workspace"))
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", RuntimeWarning)  # the image's name does not say "python"
+                    warnings.filterwarnings("ignore", module=r"kfp\.")  # placement means nothing on this machine
                     run = training_pipeline()(**arguments, workdir=str(workdir.resolve()))
             except RuntimeError as error:
                 raise _reason(failure, received, log) from error

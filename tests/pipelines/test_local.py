@@ -1,0 +1,136 @@
+"""`rgsud run` around instant stages: what kfp.local would swallow comes out, and nothing is left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+STAGES = ("prepare", "recycle", "reinforce", "evaluate", "export")
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start `rgsud run` on two small folders; FAKE_<STAGE> variables as keywords."""
+    rng = np.random.default_rng(0)
+    for folder in ("rainy", "clean"):
+        (tmp_path / folder).mkdir()
+        for index in range(3):
+            picture = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
+            Image.fromarray(picture).save(tmp_path / folder / f"{index}.png")
+    running: list[subprocess.Popen[str]] = []
+
+    def start(**fakes: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "fake_stages"), **fakes}
+        command = [sys.executable, "-c", "from rgsud_pipelines.cli import main; main()", "run", "--rainy", "rainy"]
+        process = subprocess.Popen(
+            [*command, "--clean", "clean", "--workdir", "runs"],
+            cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(path: Path, pattern: str, seconds: float = 60) -> Path:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = list(path.glob(pattern))
+        if found:
+            return found[0]
+        time.sleep(0.05)
+    raise AssertionError(f"{path / pattern} did not appear")
+
+
+def gone(pid: int, seconds: float = 15) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_run_delivers_and_the_same_command_again_does_nothing(launch, tmp_path: Path) -> None:
+    out, err = (process := launch()).communicate(timeout=120)
+    assert process.returncode == 0, err
+    runs = tmp_path / "runs"
+    assert (runs / "export" / "derainer.safetensors").read_text() == "export"
+    assert "report.html" in out and "rgsud ui" in out and "30.0" in out
+    assert [line.split(":")[0] for line in err.splitlines()] == list(STAGES), (
+        "progress reaches the terminal, KFP's own lines do not"
+    )
+    finished = {path: path.stat().st_mtime_ns for path in runs.glob("stages/*/*")}
+    out, err = (process := launch()).communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert err.count("finished before") == len(STAGES)
+    assert {path: path.stat().st_mtime_ns for path in runs.glob("stages/*/*")} == finished
+
+
+def test_every_task_ran_on_the_artifacts_of_the_ones_before(launch, tmp_path: Path) -> None:
+    _, err = (process := launch()).communicate(timeout=120)
+    assert process.returncode == 0, err
+    bundles = {}
+    for path in (tmp_path / "runs").glob("stages/*/bundle.json"):
+        bundle = json.loads(path.read_text())
+        bundles[bundle["kind"]] = bundle
+    digest = {kind: bundle["digest"] for kind, bundle in bundles.items()}
+    assert list(bundles["reinforced"]["inputs"].values()) == [digest["dataset"], digest["recycled"]]
+    assert list(bundles["export"]["inputs"].values()) == [
+        digest[kind] for kind in ("dataset", "reinforced", "evaluation")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "message"),
+    [
+        ("bad data", 2, "error: recycle: rain_7.png is 3 pixels wide"),
+        ("full disk", 1, "error: recycle: the disk is full"),
+        ("bug", 1, "ZeroDivisionError: a mistake of ours"),
+        ("killed", 1, "ended without a word"),
+    ],
+)
+def test_a_stages_failure_comes_out_with_its_message_and_exit_code(launch, behaviour, code, message) -> None:
+    _, err = (process := launch(FAKE_RECYCLE=behaviour)).communicate(timeout=120)
+    assert process.returncode == code
+    assert message in err
+    assert ("Traceback" in err) == (behaviour == "bug")
+    assert "reinforce" not in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_reaches_the_stage_which_saves_and_the_command_resumes(launch, tmp_path: Path, number, code) -> None:
+    process = launch(FAKE_REINFORCE="long")
+    folder = wait_for(tmp_path / "runs" / "stages", "reinforce-*/.long").parent
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert (folder / ".saved").exists() and "step 7 was saved" in err
+    assert gone(int((folder / ".pid").read_text()), 1)
+    _, err = (process := launch()).communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert err.count("finished before") == 2
+
+
+def test_a_killed_launcher_leaves_no_stage_running(launch, tmp_path: Path) -> None:
+    process = launch(FAKE_REINFORCE="long")
+    folder = wait_for(tmp_path / "runs" / "stages", "reinforce-*/.long").parent
+    process.kill()
+    assert gone(int((folder / ".pid").read_text()))
+    assert (folder / ".saved").exists()
