@@ -35,7 +35,11 @@ class Bundle:
 
 
 def seal(
-    folder: Path, kind: str, config_digest: str, inputs: dict[str, str] | None = None, facts: dict[str, Any] | None = None
+    folder: Path,
+    kind: str,
+    config_digest: str,
+    inputs: dict[str, str] | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> Bundle:
     """Declare `folder` complete: digest all files (hidden ones left out) and write `bundle.json`."""
     files = {name: sha256_file(folder / name) for name in _payload(folder)}
@@ -56,11 +60,17 @@ def open_bundle(folder: Path, kind: str | None = None) -> Bundle:
         document = json.loads((folder / MARKER).read_text())
         bundle = Bundle(path=folder, **document)
     except (json.JSONDecodeError, TypeError) as error:
-        raise BundleError(f"{folder / MARKER} cannot be read ({error}); delete the folder and run its stage again") from None
+        raise BundleError(
+            f"{folder / MARKER} cannot be read ({error}); delete the folder and run its stage again"
+        ) from None
     if bundle.schema != SCHEMA:
-        raise BundleError(f"{folder} has bundle schema {bundle.schema}, this version reads {SCHEMA}; run its stage again")
+        raise BundleError(
+            f"{folder} has bundle schema {bundle.schema}, this version reads {SCHEMA}; run its stage again"
+        )
     if kind is not None and bundle.kind != kind:
-        raise BundleError(f"{folder} holds a {bundle.kind!r} bundle, expected {kind!r}; give the folder of the right stage")
+        raise BundleError(
+            f"{folder} holds a {bundle.kind!r} bundle, expected {kind!r}; give the folder of the right stage"
+        )
     for name, expected in bundle.files.items():
         if not (folder / name).is_file():
             raise BundleError(f"{folder / name} is missing from its bundle; delete the folder and run its stage again")
@@ -74,4 +84,8 @@ def open_bundle(folder: Path, kind: str | None = None) -> Bundle:
 
 def _payload(folder: Path) -> list[str]:
     paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
-    return [path.as_posix() for path in paths if path.name != MARKER and not any(part.startswith(".") for part in path.parts)]
+    return [
+        path.as_posix()
+        for path in paths
+        if path.name != MARKER and not any(part.startswith(".") for part in path.parts)
+    ]

@@ -25,8 +25,12 @@ class DataConfig(Section):
 
     min_side: int = Field(64, ge=16, description="shorter side in pixels below which an image is quarantined")
     max_pixels: int = Field(100_000_000, ge=1, description="more pixels than this is taken for a decompression bomb")
-    duplicate_bits: int = Field(8, ge=0, le=256, description="near-duplicate: perceptual hashes at most this many of 256 bits apart")
-    leak_bits: int = Field(72, ge=0, le=256, description="same scene, whatever the rain: at most this many of 256 bits apart")
+    duplicate_bits: int = Field(
+        8, ge=0, le=256, description="near-duplicate: perceptual hashes at most this many of 256 bits apart"
+    )
+    leak_bits: int = Field(
+        72, ge=0, le=256, description="same scene, whatever the rain: at most this many of 256 bits apart"
+    )
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of each domain held back from training")
     seed: int = Field(0, ge=0, description="seed of the split")
 
@@ -43,7 +47,9 @@ class DerainerConfig(Section):
     @model_validator(mode="after")
     def same_depth(self) -> DerainerConfig:
         if len(self.encoder) != len(self.decoder):
-            raise ValueError(f"encoder has {len(self.encoder)} levels and decoder {len(self.decoder)}; give both the same number")
+            raise ValueError(
+                f"encoder has {len(self.encoder)} levels and decoder {len(self.decoder)}; give both the same number"
+            )
         return self
 
 
@@ -62,15 +68,24 @@ class MethodConfig(Section):
     ssim_weight: float = Field(1.0, ge=0, description="weight of L_SSIM inside L_Der")
     pixel_loss: Literal["psnr", "l1"] = Field("psnr", description="form of L_PSNR: negative PSNR (NAFNet) or L1")
     achromatic_weight: float = Field(10.0, ge=0, description="channel consistency of the generated rain (CSUD: 10)")
-    degradation_weight: float = Field(1.0, ge=0, description="ours: the U-Net is also trained on images whose rain is known")
+    degradation_weight: float = Field(
+        1.0, ge=0, description="ours: the U-Net is also trained on images whose rain is known"
+    )
     discriminator_fake: Literal["pseudo_rainy", "same_scene"] = Field(
-        "pseudo_rainy", description="fake that D trains on: G(B_u, F(O_r)) as CSUD, or ours: rain of another image on derained O_r"
+        "pseudo_rainy",
+        description="fake that D trains on: G(B_u, F(O_r)) as CSUD, or ours: rain of another image on derained O_r",
     )
     adversarial_every: int = Field(1, ge=1, description="ours: steps between updates of G, the U-Net and D")
-    rain_prior: Literal["none", "achromatic"] = Field("none", description="ours: F keeps only light that is added to all channels alike")
-    rain_floor: float = Field(0.015, ge=0, description="with that prior, weaker rain than this counts as none ([0,1] scale)")
+    rain_prior: Literal["none", "achromatic"] = Field(
+        "none", description="ours: F keeps only light that is added to all channels alike"
+    )
+    rain_floor: float = Field(
+        0.015, ge=0, description="with that prior, weaker rain than this counts as none ([0,1] scale)"
+    )
     rain_jitter: float = Field(0.0, ge=0, lt=1, description="ours: random gain 1 +- this on the transplanted rain")
-    clean_share: float = Field(0.0, ge=0, lt=1, description="ours: share of pseudo-pairs that are a clean crop itself (do no harm)")
+    clean_share: float = Field(
+        0.0, ge=0, lt=1, description="ours: share of pseudo-pairs that are a clean crop itself (do no harm)"
+    )
 
 
 class WarmStartConfig(Section):
@@ -98,7 +113,9 @@ class TrainingConfig(Section):
     clip_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="auto: bf16 on a GPU, float32 on a CPU")
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        "auto", description="auto: bf16 on a GPU, float32 on a CPU"
+    )
     threads: int = Field(2, ge=1, description="CPU threads (a resumed run must use the same number)")
     checkpoint_every: int = Field(1000, ge=1)
     log_every: int = Field(50, ge=1)
@@ -117,7 +134,9 @@ class RewardConfig(Section):
     @model_validator(mode="after")
     def independent_judge(self) -> RewardConfig:
         if self.scorer == self.judge:
-            raise ValueError(f"judge and scorer are both {self.judge!r}: the model was trained to please it; choose another judge")
+            raise ValueError(
+                f"judge and scorer are both {self.judge!r}: the model was trained to please it; choose another judge"
+            )
         return self
 
 
@@ -143,13 +162,17 @@ class EvaluationConfig(Section):
     @model_validator(mode="after")
     def overlap_fits(self) -> EvaluationConfig:
         if 2 * self.overlap >= self.tile:
-            raise ValueError(f"overlap {self.overlap} is too large for tile {self.tile}; use less than half of the tile")
+            raise ValueError(
+                f"overlap {self.overlap} is too large for tile {self.tile}; use less than half of the tile"
+            )
         return self
 
 
 class ExportConfig(Section):
     opset: int = Field(18, ge=17)
-    tolerance: float = Field(1e-3, gt=0, description="largest difference from PyTorch an exported model may show, on a [0,1] scale")
+    tolerance: float = Field(
+        1e-3, gt=0, description="largest difference from PyTorch an exported model may show, on a [0,1] scale"
+    )
 
 
 class Config(Section):
@@ -201,14 +224,15 @@ def cpu() -> dict[str, Any]:
     return {
         "derainer": {"width": 16, "encoder": [1, 1, 1], "middle": 2, "decoder": [1, 1, 1]},
         "method": {
-            "unet_width": 8, "unet_depth": 3, "generator_width": 8, "discriminator_width": 16, "discriminator_layers": 2,
-            "pixel_loss": "l1", "ssim_weight": 0.2, "discriminator_fake": "same_scene", "adversarial_every": 4,
+            "unet_width": 8, "unet_depth": 3, "generator_width": 8,
+            "discriminator_width": 16, "discriminator_layers": 2, "discriminator_fake": "same_scene",
+            "pixel_loss": "l1", "ssim_weight": 0.2, "adversarial_every": 4,
             "rain_prior": "achromatic", "rain_jitter": 0.4, "clean_share": 0.15,
         },
         "warm_start": {"enabled": True},
         "training": {
-            "steps": 1000, "batch": 6, "crop": 64, "learning_rate": 3e-4, "final_learning_rate": 3e-5, "ema_decay": 0.998,
-            "checkpoint_every": 200, "validate_every": 500, "validation_images": 8,
+            "steps": 1000, "batch": 6, "crop": 64, "learning_rate": 3e-4, "final_learning_rate": 3e-5,
+            "ema_decay": 0.998, "checkpoint_every": 200, "validate_every": 500, "validation_images": 8,
         },
         "reinforcement": {"steps": 2000, "learning_rate": 3e-4},
         "evaluation": {"tile": 512, "overlap": 32},
@@ -220,7 +244,13 @@ def demo() -> dict[str, Any]:
     small = cpu()
     small["derainer"] = {"width": 12, "encoder": [1, 1], "middle": 1, "decoder": [1, 1]}
     small["warm_start"] = {"enabled": True, "steps": 500}
-    small["training"] |= {"steps": 100, "checkpoint_every": 100, "validate_every": 100, "validation_images": 4, "log_every": 20}
+    small["training"] |= {
+        "steps": 100,
+        "checkpoint_every": 100,
+        "validate_every": 100,
+        "validation_images": 4,
+        "log_every": 20,
+    }
     small["reinforcement"] |= {"steps": 300}
     return small
 

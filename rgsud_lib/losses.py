@@ -52,5 +52,5 @@ def achromatic_loss(difference: Tensor) -> Tensor:
 
 
 def self_reinforced_loss(restored: Tensor, reward: Tensor, distance: str) -> Tensor:
-    """L_re = ||B_rw - B_r||^2 with mean reduction (paper section 3.3), or its L1 form (ours); the reward is constant."""
+    """L_re = ||B_rw - B_r||^2 with mean reduction (paper section 3.3), or its L1 form (ours); no gradient to B_rw."""
     return {"mse": F.mse_loss, "l1": F.l1_loss}[distance](restored, reward.detach())

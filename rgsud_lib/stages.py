@@ -42,7 +42,15 @@ def recycle(config: Config, dataset: Path, workdir: Path) -> Path:
 
     inputs = {"dataset": open_bundle(dataset, "dataset").digest}
     sections = ("derainer", "method", "warm_start", "training", "reward")
-    return _stage("recycle", "recycled", config, sections, inputs, workdir, lambda folder, run: train_recycle(config, dataset, folder, run))
+    return _stage(
+        "recycle",
+        "recycled",
+        config,
+        sections,
+        inputs,
+        workdir,
+        lambda folder, run: train_recycle(config, dataset, folder, run),
+    )
 
 
 def reinforce(config: Config, dataset: Path, recycled: Path, workdir: Path) -> Path:
@@ -52,7 +60,13 @@ def reinforce(config: Config, dataset: Path, recycled: Path, workdir: Path) -> P
     inputs = {"dataset": open_bundle(dataset, "dataset").digest, "recycled": open_bundle(recycled, "recycled").digest}
     sections = ("derainer", "method", "warm_start", "training", "reward", "reinforcement")
     return _stage(
-        "reinforce", "reinforced", config, sections, inputs, workdir, lambda folder, run: train_reinforce(config, dataset, recycled, folder, run)
+        "reinforce",
+        "reinforced",
+        config,
+        sections,
+        inputs,
+        workdir,
+        lambda folder, run: train_reinforce(config, dataset, recycled, folder, run),
     )
 
 

@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from rgsud_lib.losses import achromatic_loss, gaussian_window, lsgan_loss, negative_psnr, self_reinforced_loss, ssim_loss
+from rgsud_lib.losses import (
+    achromatic_loss,
+    gaussian_window,
+    lsgan_loss,
+    negative_psnr,
+    self_reinforced_loss,
+    ssim_loss,
+)
 
 
 def test_negative_psnr_is_the_mean_over_images():
@@ -22,8 +29,8 @@ def test_ssim_loss_agrees_with_scikit_image():
     target = torch.rand(1, 3, 40, 52, generator=generator)
     output = (target + 0.1 * torch.randn(target.shape, generator=generator)).clamp(0, 1)
     _, full = metrics.structural_similarity(
-        target[0].numpy(), output[0].numpy(), channel_axis=0, data_range=1.0, gaussian_weights=True, sigma=1.5, win_size=11,
-        use_sample_covariance=False, full=True,
+        target[0].numpy(), output[0].numpy(), channel_axis=0, data_range=1.0, full=True,
+        gaussian_weights=True, sigma=1.5, win_size=11, use_sample_covariance=False,
     )  # fmt: skip
     assert 1 - float(ssim_loss(output, target)) == pytest.approx(full[:, 5:-5, 5:-5].mean(), abs=1e-5)
 

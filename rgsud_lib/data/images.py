@@ -16,10 +16,15 @@ def check_images(images: Tensor, name: str = "images") -> Tensor:
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise TypeError(f"{name} is {kind}; expected a float tensor in [0,1]: use to_tensor() on uint8 arrays")
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"{name} has shape {tuple(images.shape)}; expected B x 3 x H x W in RGB: add a batch axis or convert the channels")
+        raise ValueError(
+            f"{name} has shape {tuple(images.shape)}; expected B x 3 x H x W in RGB: "
+            "add a batch axis or convert the channels"
+        )
     low, high = (float(value) for value in torch.aminmax(images.detach())) if images.numel() else (0.0, 0.0)
     if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ValueError(f"{name} spans [{low:.4g}, {high:.4g}]; expected finite values in [0,1]: clamp or divide by 255")
+        raise ValueError(
+            f"{name} spans [{low:.4g}, {high:.4g}]; expected finite values in [0,1]: clamp or divide by 255"
+        )
     return images
 
 

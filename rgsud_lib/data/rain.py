@@ -31,7 +31,10 @@ def rain_layers(count: int, height: int, width: int, seed: tuple[int, ...] | int
     rng = np.random.default_rng(seed)
     noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
     canvas = (count * 2 * KERNELS, height + 2 * REACH, width + 2 * REACH)
-    kernels, density, gain = zip(*(_layer(rng, present=layer == 0 or rng.random() < 0.5) for _ in range(count) for layer in range(2)), strict=True)
+    kernels, density, gain = zip(
+        *(_layer(rng, present=layer == 0 or rng.random() < 0.5) for _ in range(count) for layer in range(2)),
+        strict=True,
+    )
     chance = torch.tensor(density, dtype=torch.float32).repeat_interleave(KERNELS)[:, None, None] / KERNELS
     drops = torch.rand(canvas, generator=noise)
     drops = torch.where(drops < chance, 0.4 + 0.6 * drops / chance.clamp(min=1e-9), 0.0)
@@ -45,7 +48,8 @@ def _layer(rng: np.random.Generator, present: bool) -> tuple[Tensor, float, floa
     angle, length = rng.normal(0, 22), rng.uniform(6, 28)
     sigma = rng.uniform(0.35, 1.35)
     shapes = [
-        _streak(angle + rng.normal(0, 2), length * rng.uniform(0.75, 1.25), sigma * rng.uniform(0.8, 1.2)) for _ in range(KERNELS)
+        _streak(angle + rng.normal(0, 2), length * rng.uniform(0.75, 1.25), sigma * rng.uniform(0.8, 1.2))
+        for _ in range(KERNELS)
     ]
     density = float(np.exp(rng.uniform(math.log(0.0005), math.log(0.01)))) * min(1.0, 12 / length)
     gain = rng.uniform(0.15, 0.85)

@@ -37,13 +37,18 @@ def stream(seed: int, step: int, which: Stream) -> np.random.Generator:
 def draw_crops(images: Sequence[str], count: int, rng: np.random.Generator) -> list[Crop]:
     """`count` crops of images drawn with replacement."""
     return [
-        Crop(images[rng.integers(len(images))], float(rng.random()), float(rng.random()), bool(rng.random() < 0.5)) for _ in range(count)
+        Crop(images[rng.integers(len(images))], float(rng.random()), float(rng.random()), bool(rng.random() < 0.5))
+        for _ in range(count)
     ]
 
 
 def cut(crops: Sequence[Crop], side: int, load: Callable[[str], np.ndarray]) -> Tensor:
-    """The crops as float [0,1] B x 3 x side x side; `load(image)` gives uint8 H x W x 3. Small images are mirrored outwards."""
-    return to_tensor(np.stack([_cut(load(crop.image), crop, side) for crop in crops])).contiguous(memory_format=torch.channels_last)
+    """The crops as float [0,1] B x 3 x side x side; `load(image)` gives uint8 H x W x 3.
+
+    Images smaller than a crop are mirrored outwards.
+    """
+    batch = to_tensor(np.stack([_cut(load(crop.image), crop, side) for crop in crops]))
+    return batch.contiguous(memory_format=torch.channels_last)
 
 
 def _cut(image: np.ndarray, crop: Crop, side: int) -> np.ndarray:

@@ -99,7 +99,9 @@ class RGSUD(nn.Module):
         """
         pseudo_rain = self.degradation(out.pseudo_rainy, None if batch.reward is None else batch.clean)
         restored, derained = out.restored.detach().clamp(0, 1), out.derained_pseudo.detach().clamp(0, 1)
-        others = self.generator(torch.cat([restored, restored, derained]), torch.cat([out.rain, pseudo_rain, pseudo_rain]))
+        others = self.generator(
+            torch.cat([restored, restored, derained]), torch.cat([out.rain, pseudo_rain, pseudo_rain])
+        )
         fakes = torch.cat([out.generated, others])
         losses = {"adversarial": 4 * self.config.adversarial_weight * lsgan_loss(self.discriminator(fakes), real=True)}
         if self.config.achromatic_weight:

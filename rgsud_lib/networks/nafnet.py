@@ -44,7 +44,13 @@ class NAFBlock(nn.Module):
 class NAFNet(nn.Module):
     """B x 3 x H x W in [0,1] to the restored image of the same size (not clamped)."""
 
-    def __init__(self, width: int = 32, encoder: Sequence[int] = (2, 2, 4, 8), middle: int = 12, decoder: Sequence[int] = (2, 2, 2, 2)):
+    def __init__(
+        self,
+        width: int = 32,
+        encoder: Sequence[int] = (2, 2, 4, 8),
+        middle: int = 12,
+        decoder: Sequence[int] = (2, 2, 2, 2),
+    ):
         super().__init__()
         self.intro = nn.Conv2d(3, width, 3, padding=1)
         self.ending = zero_start(nn.Conv2d(width, 3, 3, padding=1))

@@ -22,7 +22,11 @@ class PatchGAN(nn.Module):
         for level in range(1, layers + 1):
             wider = width * min(2**level, 8)
             stride = 2 if level < layers else 1
-            body += [nn.Conv2d(channels, wider, 4, stride=stride, padding=1), nn.InstanceNorm2d(wider), nn.LeakyReLU(0.2)]
+            body += [
+                nn.Conv2d(channels, wider, 4, stride=stride, padding=1),
+                nn.InstanceNorm2d(wider),
+                nn.LeakyReLU(0.2),
+            ]
             channels = wider
         self.body = nn.Sequential(*body, nn.Conv2d(channels, 1, 4, stride=1, padding=1))
         self.register_buffer("blur", gaussian_window(15, 9.0).expand(3, 1, 15, 15).contiguous(), persistent=False)

@@ -22,7 +22,9 @@ class UNet(nn.Module):
             nn.Sequential(nn.Conv2d(fine, coarse, 2, stride=2), _convolutions(coarse, coarse))
             for fine, coarse in zip(channels, channels[1:], strict=False)
         )
-        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in zip(channels, channels[1:], strict=False))
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in zip(channels, channels[1:], strict=False)
+        )
         self.merge = nn.ModuleList(_convolutions(2 * fine, fine) for fine in channels[:-1])
         self.head = nn.Conv2d(width, 3, 3, padding=1)
         self.stride = 2**depth
@@ -41,5 +43,8 @@ class UNet(nn.Module):
 
 def _convolutions(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(outputs, outputs, 3, padding=1), nn.LeakyReLU(0.2)
+        nn.Conv2d(inputs, outputs, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(outputs, outputs, 3, padding=1),
+        nn.LeakyReLU(0.2),
     )

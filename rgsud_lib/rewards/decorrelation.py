@@ -41,6 +41,9 @@ class Decorrelation:
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:
     """Pearson correlation along the last axis of B x N; 0 where either is constant."""
-    first, second = first.double() - first.double().mean(1, keepdim=True), second.double() - second.double().mean(1, keepdim=True)
+    first, second = (
+        first.double() - first.double().mean(1, keepdim=True),
+        second.double() - second.double().mean(1, keepdim=True),
+    )
     scale = first.norm(dim=1) * second.norm(dim=1)
     return torch.where(scale > 0, (first * second).sum(1) / scale.clamp(min=1e-30), 0.0).float()

@@ -46,7 +46,10 @@ class RewardPool:
         Raises TrainingError where the score is not finite: such a scorer cannot choose anything.
         """
         if not math.isfinite(score):
-            raise TrainingError(f"scorer {self.scorer!r} gave {score} for image {image_id} at step {step}; expected a finite score: choose another scorer")
+            raise TrainingError(
+                f"scorer {self.scorer!r} gave {score} for image {image_id} at step {step}; "
+                "expected a finite score: choose another scorer"
+            )
         held = self.entries.get(image_id)
         if held is not None and self.policy == "reward" and not score > held.score:
             self.entries[image_id] = replace(held, offered=held.offered + 1)
@@ -94,8 +97,9 @@ class RewardPool:
         """Take over an index. Raises BundleError where another scorer or another version of it wrote the scores."""
         if (index["scorer"], index["version"]) != (self.scorer, self.version):
             raise BundleError(
-                f"the pool was scored by {index['scorer']} version {index['version']}, this run uses {self.scorer} version "
-                f"{self.version}; scores of different versions cannot be compared: run stage 1 again with this scorer"
+                f"the pool was scored by {index['scorer']} version {index['version']}, this run uses {self.scorer} "
+                f"version {self.version}; scores of different versions cannot be compared: "
+                "run stage 1 again with this scorer"
             )
         self.entries = {image_id: Entry(**entry) for image_id, entry in index["entries"].items()}
         self._decoded.clear()

@@ -15,13 +15,20 @@ from rgsud_lib.methods.rgsud import Batch
 from rgsud_lib.rewards.pool import RewardPool
 
 if TYPE_CHECKING:
-    from rgsud_lib.training.trainer import Phase
+    from rgsud_lib.training.phase import Phase
 
 
 class Batches:
     """Crops for each phase; steps are counted over the whole pipeline, so no phase repeats another's draws."""
 
-    def __init__(self, config: Config, rainy: Sequence[str], clean: Sequence[str], load: Callable[[str], np.ndarray], pool: RewardPool):
+    def __init__(
+        self,
+        config: Config,
+        rainy: Sequence[str],
+        clean: Sequence[str],
+        load: Callable[[str], np.ndarray],
+        pool: RewardPool,
+    ):
         self.config, self.rainy, self.clean, self.load, self.pool = config, list(rainy), list(clean), load, pool
 
     def offset(self, phase: Phase) -> int:
@@ -40,7 +47,9 @@ class Batches:
         mixture = stream(seed, position, Stream.MIXTURE)
         chance = mixture.random(count)
         use_clean = chance < method.clean_share
-        use_drawn = (chance >= method.clean_share) & (chance < method.clean_share + (1 - method.clean_share) * self._replay(phase))
+        use_drawn = (chance >= method.clean_share) & (
+            chance < method.clean_share + (1 - method.clean_share) * self._replay(phase)
+        )
         drawn = None
         if use_drawn.any():
             drawn = draw_rain(clean, (seed, position, Stream.DRAWN_RAIN))
@@ -55,7 +64,12 @@ class Batches:
             gain=torch.from_numpy(gain).float(),
             reward=cut(crops, side, self.pool.image) if phase.rewards else None,
         )
-        return Batch(**{name: value if value is None else value.to(device, non_blocking=True) for name, value in vars(batch).items()})
+        return Batch(
+            **{
+                name: value if value is None else value.to(device, non_blocking=True)
+                for name, value in vars(batch).items()
+            }
+        )
 
     def _replay(self, phase: Phase) -> float:
         """Share of drawn rain among the pseudo-pairs that are not clean crops."""

@@ -47,7 +47,7 @@ class Curves:
         return {"bytes": self.path.stat().st_size if self.path.exists() else 0, "sums": self.sums}
 
     def restore(self, state: dict[str, Any] | None) -> None:
-        """Cut the file back to the checkpoint (None: to nothing) and send its rows again; known ones are skipped there."""
+        """Cut the file back to the checkpoint (None: to nothing) and send its rows again; known ones are skipped."""
         if not self.path.exists():
             self.path.touch()
         with open(self.path, "r+b") as file:

@@ -25,7 +25,13 @@ class Progress:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             self._bar = Bar(*columns, console=Console(stderr=True)).__enter__()
             self._task = self._bar.add_task(self.title, total=self.total, completed=self.done, note="")
         return self
@@ -44,4 +50,11 @@ class Progress:
         if now - self._last_line >= self.interval or self.done == self.total:
             self._last_line = now
             remaining = (now - self._started) / max(1, self.done - self._first) * (self.total - self.done)
-            log.info("%s: step %d of %d, %.0f s to go%s", self.title, self.done, self.total, remaining, f", {note}" if note else "")
+            log.info(
+                "%s: step %d of %d, %.0f s to go%s",
+                self.title,
+                self.done,
+                self.total,
+                remaining,
+                f", {note}" if note else "",
+            )

@@ -22,7 +22,14 @@ class Recycler:
         self, images: Sequence[str], load: Callable[[str], np.ndarray], scorer: Scorer, pool: RewardPool, seed: int,
         derain: Callable[[Tensor], Tensor],
     ):  # fmt: skip
-        self.images, self.load, self.scorer, self.pool, self.seed, self.derain = list(images), load, scorer, pool, seed, derain
+        self.images, self.load, self.scorer, self.pool, self.seed, self.derain = (
+            list(images),
+            load,
+            scorer,
+            pool,
+            seed,
+            derain,
+        )
 
     def recycle_some(self, round_number: int, count: int, step: int) -> None:
         """The `count` images whose turn it is: each epoch visits all of them once, in its own random order."""
@@ -39,7 +46,7 @@ class Recycler:
 
     @torch.no_grad()
     def _offer(self, images: Sequence[str], step: int, batch: int = 4) -> None:
-        loaded = sorted(((self.load(image).shape[:2], image) for image in dict.fromkeys(images)))
+        loaded = sorted((self.load(image).shape[:2], image) for image in dict.fromkeys(images))
         for _, group in groupby(loaded, key=lambda item: item[0]):
             names = [image for _, image in group]
             for start in range(0, len(names), batch):

@@ -18,9 +18,10 @@ from rgsud_lib.rewards.pool import RewardPool
 from rgsud_lib.tracking import StageRun
 from rgsud_lib.training.batches import Batches
 from rgsud_lib.training.curves import Curves
+from rgsud_lib.training.phase import Phase
 from rgsud_lib.training.recycling import Recycler
 from rgsud_lib.training.runtime import make_fabric, stop_on_sigterm
-from rgsud_lib.training.trainer import Phase, Trainer
+from rgsud_lib.training.trainer import Trainer
 from rgsud_lib.training.validation import Validator
 
 GRID_IMAGES = 2  # fixed rainy images shown of each split
@@ -30,12 +31,31 @@ def train_recycle(config: Config, dataset: Path, folder: Path, run: StageRun) ->
     """Stage 1 in `folder`: the warm start if enabled, then unpaired training that fills the pool."""
     training, warm = config.training, config.warm_start
     phases = [
-        Phase("recycle", training.steps, training.learning_rate, training.final_learning_rate, recycles=True, rewards=False),
+        Phase(
+            "recycle",
+            training.steps,
+            training.learning_rate,
+            training.final_learning_rate,
+            recycles=True,
+            rewards=False,
+        ),
     ]
     with stop_on_sigterm() as stop:
         trainer = _trainer(config, Dataset.open(dataset), folder, run, stop, "reward")
         if warm.enabled:
-            trainer.run([Phase("warm_start", warm.steps, warm.learning_rate, warm.final_learning_rate, recycles=False, rewards=False), *phases])
+            trainer.run(
+                [
+                    Phase(
+                        "warm_start",
+                        warm.steps,
+                        warm.learning_rate,
+                        warm.final_learning_rate,
+                        recycles=False,
+                        rewards=False,
+                    ),
+                    *phases,
+                ]
+            )
         else:
             trainer.run(phases)
     return _finish(config, trainer)
@@ -45,9 +65,18 @@ def train_reinforce(config: Config, dataset: Path, recycled: Path, folder: Path,
     """Stage 2 in `folder`: starts from stage 1's weights and pool; the switch is on the rewards."""
     stage = config.reinforcement
     rewards = stage.source != "none"
-    phase = Phase("reinforce", stage.steps, stage.learning_rate, config.training.final_learning_rate, recycles=True, rewards=rewards)
+    phase = Phase(
+        "reinforce",
+        stage.steps,
+        stage.learning_rate,
+        config.training.final_learning_rate,
+        recycles=True,
+        rewards=rewards,
+    )
     with stop_on_sigterm() as stop:
-        trainer = _trainer(config, Dataset.open(dataset), folder, run, stop, "last" if stage.source == "last" else "reward")
+        trainer = _trainer(
+            config, Dataset.open(dataset), folder, run, stop, "last" if stage.source == "last" else "reward"
+        )
         _start_from(trainer, recycled)
         trainer.run([phase])
     return _finish(config, trainer)
@@ -60,7 +89,10 @@ def _trainer(config: Config, dataset: Dataset, folder: Path, run: StageRun, stop
     clean = [record.id for record in dataset.select("clean", "train")]
     scorer = build_scorer(config.reward.scorer, [dataset.image(image) for image in clean[:100]])
     pool = RewardPool(folder / "pool", scorer.name, scorer.version, policy)
-    held_back = [dataset.image(record.id) for record in dataset.select("clean", "validation")[: config.training.validation_images]]
+    held_back = [
+        dataset.image(record.id)
+        for record in dataset.select("clean", "validation")[: config.training.validation_images]
+    ]
     shown = rainy[:GRID_IMAGES] + [record.id for record in dataset.select("rainy", "validation")][:GRID_IMAGES]
     trainer.attach(
         Batches(config, rainy, clean, dataset.image, pool),

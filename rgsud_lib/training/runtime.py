@@ -28,7 +28,9 @@ def make_fabric(config: TrainingConfig) -> Any:
     torch.manual_seed(config.seed)
     cuda = torch.cuda.is_available()
     if config.device == "cuda" and not cuda:
-        raise ConfigError("training.device=cuda, but torch sees no GPU; use --set training.device=auto or check the driver")
+        raise ConfigError(
+            "training.device=cuda, but torch sees no GPU; use --set training.device=auto or check the driver"
+        )
     device = config.device if config.device != "auto" else ("cuda" if cuda else "cpu")
     precision = config.precision if config.precision != "auto" else ("bf16-mixed" if device == "cuda" else "32-true")
     torch.backends.cudnn.benchmark = device == "cuda"

@@ -6,9 +6,6 @@ Its state is one dictionary, saved whole at checkpoints; all randomness is a fun
 
 from __future__ import annotations
 
-import math
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from rgsud_lib.training.batches import Batches
 from rgsud_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from rgsud_lib.training.curves import Curves
 from rgsud_lib.training.ema import Ema
+from rgsud_lib.training.phase import Clock, Phase, cosine
 from rgsud_lib.training.progress import Progress, log
 from rgsud_lib.training.recycling import Recycler
 from rgsud_lib.training.runtime import StopRequest
@@ -33,33 +31,22 @@ from rgsud_lib.training.validation import Validator, save_grid
 MAX_SKIPPED = 20  # non-finite steps in a row before training gives up
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of steps with its own optimisers and cosine schedule."""
-
-    name: str  # "warm_start", "recycle" or "reinforce"
-    steps: int
-    learning_rate: float
-    final_learning_rate: float
-    recycles: bool  # score candidates and offer them to the pool
-    rewards: bool  # the switch: rewards replace the U-Net and pull the derainer
-
-
-def cosine(phase: Phase, step: int) -> float:
-    """Learning rate at a step of the phase: from `learning_rate` down to `final_learning_rate`."""
-    share = min(1.0, step / max(1, phase.steps - 1))
-    return phase.final_learning_rate + (phase.learning_rate - phase.final_learning_rate) * (1 + math.cos(math.pi * share)) / 2
-
-
 class Trainer:
     """Holds what a stage trains and runs its phases; `folder` is the stage's bundle folder."""
 
     def __init__(self, config: Config, fabric: Any, folder: Path, curves: Curves, stop: StopRequest, resume_key: str):
-        self.config, self.fabric, self.folder, self.curves, self.stop, self.resume_key = config, fabric, folder, curves, stop, resume_key
+        self.config, self.fabric, self.folder, self.curves, self.stop, self.resume_key = (
+            config,
+            fabric,
+            folder,
+            curves,
+            stop,
+            resume_key,
+        )
         self.method = build_method(config).to(memory_format=torch.channels_last)
         self.method.to(fabric.device)
         self.ema = Ema(self.method.derainer, config.training.ema_decay)
-        self.phase_name, self.step, self.skipped = "", 0, 0
+        self.phase_name, self.step, self.skipped, self.last_psnr = "", 0, 0, 0.0
         self.groups: dict[str, list[nn.Parameter]] = {
             "derainer": list(self.method.derainer.parameters()),
             "generator": [*self.method.generator.parameters(), *self.method.unet.parameters()],
@@ -79,7 +66,11 @@ class Trainer:
         """Full images by the EMA weights, clamped to [0,1]: what is scored and validated."""
         images = images.to(self.fabric.device, memory_format=torch.channels_last)
         with self.fabric.autocast():
-            return derain(self.ema.module, images, self.config.evaluation.tile, self.config.evaluation.overlap).float().cpu()
+            return (
+                derain(self.ema.module, images, self.config.evaluation.tile, self.config.evaluation.overlap)
+                .float()
+                .cpu()
+            )
 
     # --- the loop -----------------------------------------------------------------------------------
 
@@ -125,7 +116,11 @@ class Trainer:
                 clock.mark("step")
                 progress.advance(f"validation {self.last_psnr:.2f} dB" if self.last_psnr else "")
                 if phase.recycles and self.step % self.config.reward.score_every == 0:
-                    self.recycler.recycle_some(self.step // self.config.reward.score_every - 1, self.config.reward.score_images, self._global(phase))
+                    self.recycler.recycle_some(
+                        self.step // self.config.reward.score_every - 1,
+                        self.config.reward.score_images,
+                        self._global(phase),
+                    )
                     clock.mark("scoring")
                 last = self.step == phase.steps
                 if last and phase.recycles:
@@ -136,17 +131,16 @@ class Trainer:
                     self._save()
                     clock.mark("checkpoint")
                 if self.stop and not last:
-                    raise Preempted(f"SIGTERM at step {self.step} of {phase.name}: the state is saved; the same command resumes")
+                    raise Preempted(
+                        f"SIGTERM at step {self.step} of {phase.name}: the state is saved; the same command resumes"
+                    )
 
     def _train_step(self, phase: Phase, batch: Any, rate: float) -> None:
         """One update of the derainer and, when due, of G, the U-Net and D. Non-finite gradients reach no optimiser."""
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        if phase.name == "warm_start":
-            finite = self._warm_start_step(batch)
-        else:
-            finite = self._method_step(phase, batch)
+        finite = self._warm_start_step(batch) if phase.name == "warm_start" else self._method_step(phase, batch)
         self.ema.update(self.method.derainer)
         self.skipped = 0 if finite else self.skipped + 1
         if not finite:
@@ -163,7 +157,12 @@ class Trainer:
         with self.fabric.autocast():
             derainer = self.method.reconstruction(self.method.derain(batch.drawn), batch.clean)
             losses = {"derain": derainer, "degradation": self.method.unet_loss(batch, batch.drawn)}
-        return all([self._update("derainer", {"derain": losses["derain"]}), self._update("generator", {"degradation": losses["degradation"]})])
+        return all(
+            [
+                self._update("derainer", {"derain": losses["derain"]}),
+                self._update("generator", {"degradation": losses["degradation"]}),
+            ]
+        )
 
     def _method_step(self, phase: Phase, batch: Any) -> bool:
         adversarial = self.step % self.config.method.adversarial_every == 0
@@ -172,7 +171,9 @@ class Trainer:
             out = self.method(batch, train_generator=adversarial)
             losses = self.method.derainer_losses(batch, out)
             if phase.rewards:
-                losses["self_reinforced"] = reinforcement.weight * self_reinforced_loss(out.restored, batch.reward, reinforcement.distance)
+                losses["self_reinforced"] = reinforcement.weight * self_reinforced_loss(
+                    out.restored, batch.reward, reinforcement.distance
+                )
         finite = self._update("derainer", losses)
         if adversarial:
             self.method.discriminator.requires_grad_(False)
@@ -194,12 +195,13 @@ class Trainer:
         finite = bool(torch.isfinite(norm))
         if finite:
             optimizer.step()
-            self.curves.add({f"loss/{key}": float(value.detach()) for key, value in losses.items()} | {f"gradient_norm/{name}": float(norm)})
+            self.curves.add(
+                {f"loss/{key}": float(value.detach()) for key, value in losses.items()}
+                | {f"gradient_norm/{name}": float(norm)}
+            )
         return finite
 
     # --- what is written ----------------------------------------------------------------------------
-
-    last_psnr: float = 0.0
 
     def _global(self, phase: Phase) -> int:
         """Steps since the stage began, over all its phases."""
@@ -223,7 +225,8 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "key": self.resume_key, "phase": self.phase_name, "step": self.step, "skipped": self.skipped, "last_psnr": self.last_psnr,
+            "key": self.resume_key, "phase": self.phase_name, "step": self.step,
+            "skipped": self.skipped, "last_psnr": self.last_psnr,
             "networks": self.method.state_dict(), "ema": self.ema.module.state_dict(), "ema_updates": self.ema.updates,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "pool": self.pool.index(), "curves": self.curves.state(),
@@ -232,8 +235,8 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         if state["key"] != self.resume_key:
             raise BundleError(
-                f"the checkpoint in {self.folder} belongs to another configuration or dataset ({state['key']}, expected "
-                f"{self.resume_key}); delete the folder or use another --workdir"
+                f"the checkpoint in {self.folder} belongs to another configuration or dataset "
+                f"({state['key']}, expected {self.resume_key}); delete the folder or use another --workdir"
             )
         self.step, self.skipped, self.last_psnr = state["step"], state["skipped"], state["last_psnr"]
         self.method.load_state_dict(state["networks"])
@@ -242,27 +245,3 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.pool.restore(state["pool"])
-
-
-class Clock:
-    """Where the time goes between two rows of the log."""
-
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = {}
-        self.steps = 0
-        self._last = time.perf_counter()
-
-    def mark(self, part: str) -> None:
-        """Count the time since the last mark as spent on `part`."""
-        now = time.perf_counter()
-        self.spent[part] = self.spent.get(part, 0.0) + now - self._last
-        self._last = now
-        self.steps += part == "step"
-
-    def report(self) -> dict[str, float]:
-        """Seconds a step by part and the share of scoring; starts again."""
-        steps, total = max(1, self.steps), max(1e-9, sum(self.spent.values()))
-        times = {f"time/{part}_seconds": self.spent.get(part, 0.0) / steps for part in ("data", "step", "scoring")}
-        times["time/scoring_share"] = self.spent.get("scoring", 0.0) / total
-        self.spent, self.steps = {}, 0
-        return times

@@ -20,9 +20,16 @@ class Validator:
     """psnr_rgb on fixed drawn pairs, and grids of fixed rainy images: rainy | derained | reward."""
 
     def __init__(
-        self, clean: Sequence[np.ndarray], rainy: Sequence[tuple[str, np.ndarray]], seed: int, derain: Callable[[Tensor], Tensor]
+        self,
+        clean: Sequence[np.ndarray],
+        rainy: Sequence[tuple[str, np.ndarray]],
+        seed: int,
+        derain: Callable[[Tensor], Tensor],
     ):
-        self.pairs = [(draw_rain(to_tensor(image), (seed, number, Stream.VALIDATION)), to_tensor(image)) for number, image in enumerate(clean)]
+        self.pairs = [
+            (draw_rain(to_tensor(image), (seed, number, Stream.VALIDATION)), to_tensor(image))
+            for number, image in enumerate(clean)
+        ]
         self.rainy, self.derain = rainy, derain
 
     @torch.no_grad()

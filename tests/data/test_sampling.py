@@ -26,7 +26,11 @@ def test_crops_depend_on_seed_and_step_only():
 def test_the_same_crop_cuts_the_same_place_from_image_and_reward():
     crops = draw_crops(["a"], 16, stream(0, 0, Stream.RAINY))
     image, reward = coordinates(90, 120), coordinates(90, 120) + 1
-    assert torch.allclose(cut(crops, 32, lambda _: reward)[:, :2] - cut(crops, 32, lambda _: image)[:, :2], torch.tensor(1 / 255), atol=1e-6)
+    assert torch.allclose(
+        cut(crops, 32, lambda _: reward)[:, :2] - cut(crops, 32, lambda _: image)[:, :2],
+        torch.tensor(1 / 255),
+        atol=1e-6,
+    )
 
 
 def test_flip_mirrors_left_and_right():

@@ -24,7 +24,13 @@ def test_paper_derainer_has_the_published_size():
 
 def test_published_checkpoint_names():
     names = set(build_derainer(SMALL).state_dict())
-    assert {"intro.weight", "encoders.0.0.conv2.weight", "encoders.0.0.sca.1.bias", "downs.1.weight", "middle_blks.0.beta"} <= names
+    assert {
+        "intro.weight",
+        "encoders.0.0.conv2.weight",
+        "encoders.0.0.sca.1.bias",
+        "downs.1.weight",
+        "middle_blks.0.beta",
+    } <= names
     assert {"ups.0.0.weight", "decoders.1.0.norm2.bias", "ending.bias"} <= names
 
 

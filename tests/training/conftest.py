@@ -15,18 +15,20 @@ from rgsud_lib.data.images import to_uint8
 from rgsud_lib.data.prepare import prepare_dataset
 from rgsud_lib.data.rain import draw_rain
 
-TINY = [
-    "derainer.width=4", "derainer.encoder=[1]", "derainer.middle=1", "derainer.decoder=[1]", "method.unet_width=4", "method.unet_depth=1",
-    "method.generator_width=4", "method.generator_blocks=1", "method.discriminator_width=4", "method.discriminator_layers=1",
-    "method.adversarial_every=2", "warm_start.steps=6", "warm_start.batch=2", "warm_start.crop=32", "training.steps=8", "training.batch=2",
-    "training.crop=32", "training.threads=1", "training.checkpoint_every=3", "training.log_every=2", "training.validate_every=4",
-    "training.validation_images=2", "training.device=cpu", "reward.score_every=2", "reward.score_images=2", "reinforcement.steps=8",
-]  # fmt: skip
+TINY = """
+derainer.width=4 derainer.encoder=[1] derainer.middle=1 derainer.decoder=[1]
+method.unet_width=4 method.unet_depth=1 method.generator_width=4 method.generator_blocks=1
+method.discriminator_width=4 method.discriminator_layers=1 method.adversarial_every=2
+warm_start.steps=6 warm_start.batch=2 warm_start.crop=32
+training.steps=8 training.batch=2 training.crop=32 training.threads=1 training.device=cpu
+training.checkpoint_every=3 training.log_every=2 training.validate_every=4 training.validation_images=2
+reward.score_every=2 reward.score_images=2 reinforcement.steps=8
+"""
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Config:
-    return load_config("cpu", TINY)
+    return load_config("cpu", TINY.split())
 
 
 def scene(seed: int) -> torch.Tensor:

@@ -17,8 +17,9 @@ from rgsud_lib.errors import BundleError, ConfigError, Preempted, TrainingError
 from rgsud_lib.tracking import StageRun
 from rgsud_lib.training import checkpoint
 from rgsud_lib.training.curves import read_log
+from rgsud_lib.training.phase import Phase, cosine
 from rgsud_lib.training.run import train_recycle, train_reinforce
-from rgsud_lib.training.trainer import MAX_SKIPPED, Phase, Trainer, cosine
+from rgsud_lib.training.trainer import MAX_SKIPPED, Trainer
 
 
 class Killed(BaseException):
@@ -39,7 +40,11 @@ def reinforce(config: Config, dataset: Path, recycled: Path, folder: Path) -> Pa
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All that the bundle will hold."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and checkpoint.FOLDER not in path.parts and path.name != "bundle.json")
+    files = (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and checkpoint.FOLDER not in path.parts and path.name != "bundle.json"
+    )
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -75,7 +80,9 @@ def test_stage_1_leaves_weights_pool_log_and_grids(recycled, dataset):
     trained_on = {image["id"] for image in manifest["images"] if image["role"] == "rainy" and image["split"] == "train"}
     assert set(index["entries"]) == trained_on
     assert all((recycled / "pool" / entry["file"]).is_file() for entry in index["entries"].values())
-    assert {"derainer.safetensors", "warm_start.safetensors", "networks.safetensors", "log.jsonl"} <= set(contents(recycled))
+    assert {"derainer.safetensors", "warm_start.safetensors", "networks.safetensors", "log.jsonl"} <= set(
+        contents(recycled)
+    )
     assert list((recycled / "grids").glob("*.png"))
 
 
@@ -84,7 +91,15 @@ def test_the_log_has_each_step_once_and_what_people_watch(recycled):
     steps = [row["step"] for row in rows]
     assert steps == sorted(set(steps)) and steps[-1] == 14
     last = rows[-1]
-    assert {"loss/derain", "loss/adversarial", "loss/discriminator", "learning_rate", "pool/score_mean", "pool/acceptance_rate", "validation/psnr_rgb"} <= set(last)
+    assert {
+        "loss/derain",
+        "loss/adversarial",
+        "loss/discriminator",
+        "learning_rate",
+        "pool/score_mean",
+        "pool/acceptance_rate",
+        "validation/psnr_rgb",
+    } <= set(last)
 
 
 def test_stage_2_starts_from_stage_1_and_logs_the_self_reinforced_loss(reinforced):
@@ -93,7 +108,9 @@ def test_stage_2_starts_from_stage_1_and_logs_the_self_reinforced_loss(reinforce
 
 
 def test_the_pool_never_gets_worse_in_stage_2(recycled, reinforced):
-    before, after = (json.loads((folder / "pool" / "index.json").read_text())["entries"] for folder in (recycled, reinforced))
+    before, after = (
+        json.loads((folder / "pool" / "index.json").read_text())["entries"] for folder in (recycled, reinforced)
+    )
     assert all(after[name]["score"] >= before[name]["score"] for name in before)
 
 
@@ -112,7 +129,9 @@ def test_killed_in_stage_1_and_resumed_equals_undisturbed(call, tiny, dataset, r
 
 
 @pytest.mark.parametrize("call", [2, 7])
-def test_killed_in_stage_2_and_resumed_equals_undisturbed(call, tiny, dataset, recycled, reinforced, tmp_path, monkeypatch):
+def test_killed_in_stage_2_and_resumed_equals_undisturbed(
+    call, tiny, dataset, recycled, reinforced, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, call, Trainer, "_train_step")
         reinforce(tiny, dataset, recycled, tmp_path)
@@ -120,7 +139,9 @@ def test_killed_in_stage_2_and_resumed_equals_undisturbed(call, tiny, dataset, r
 
 
 @pytest.mark.parametrize("call", range(1, 9, 2))
-def test_killed_in_the_middle_of_a_save_and_resumed_equals_undisturbed(call, tiny, dataset, recycled, tmp_path, monkeypatch):
+def test_killed_in_the_middle_of_a_save_and_resumed_equals_undisturbed(
+    call, tiny, dataset, recycled, tmp_path, monkeypatch
+):
     """Files are replaced for pooled pictures, checkpoints and their markers: die before each kind of them."""
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, call, os, "replace")
@@ -181,7 +202,12 @@ def test_a_non_finite_step_never_reaches_the_weights(tiny, dataset, tmp_path, mo
         if self.step == 2 and name == "derainer" and self.phase_name == "warm_start":
             before = {key: value.clone() for key, value in self.method.derainer.state_dict().items()}
             finite = original(self, name, {key: value * float("nan") for key, value in losses.items()})
-            seen.append((finite, all(torch.equal(before[key], value) for key, value in self.method.derainer.state_dict().items())))
+            seen.append(
+                (
+                    finite,
+                    all(torch.equal(before[key], value) for key, value in self.method.derainer.state_dict().items()),
+                )
+            )
             return finite
         return original(self, name, losses)
 
@@ -194,7 +220,11 @@ def test_a_non_finite_step_never_reaches_the_weights(tiny, dataset, tmp_path, mo
 
 def test_training_gives_up_after_many_non_finite_steps(tiny, dataset, tmp_path, monkeypatch):
     original = Trainer._update
-    monkeypatch.setattr(Trainer, "_update", lambda self, name, losses: original(self, name, {key: value * float("inf") for key, value in losses.items()}))
+    monkeypatch.setattr(
+        Trainer,
+        "_update",
+        lambda self, name, losses: original(self, name, {key: value * float("inf") for key, value in losses.items()}),
+    )
     longer = parse_config(tiny.model_dump() | {"warm_start": tiny.warm_start.model_dump() | {"steps": MAX_SKIPPED + 5}})
     with pytest.raises(TrainingError, match=f"{MAX_SKIPPED} steps in a row"):
         recycle(longer, dataset, tmp_path)
