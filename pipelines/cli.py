@@ -74,7 +74,6 @@ def run(
     from rgsud_pipelines.local import run_pipeline
 
     folders = run_pipeline(config, *sources, workdir)
-    _deliver(folders["exported"], workdir)
     _show(folders["evaluation"], workdir)
 
 
@@ -170,7 +169,7 @@ def export(
         _newest(kind, given, workdir)
         for kind, given in (("dataset", dataset), ("reinforced", reinforced), ("evaluation", evaluation))
     ]
-    _deliver(stages.export(config, *inputs, workdir.resolve()), workdir)
+    stages.export(config, *inputs, workdir.resolve())
     typer.echo(workdir / "export")
 
 
@@ -280,13 +279,6 @@ def _newest(kind: str, given: Path | None, workdir: Path) -> Path:
     raise BundleError(
         f"no finished {kind!r} bundle in {workdir}; run the stage that makes it first, or name its folder"
     )
-
-
-def _deliver(exported: Path, workdir: Path) -> None:
-    """The exported model at WORKDIR/export, whichever stage folder it was made in."""
-    from rgsud_lib.files import link_tree
-
-    link_tree(exported, workdir.resolve() / "export")
 
 
 def _show(evaluation: Path, workdir: Path) -> None:

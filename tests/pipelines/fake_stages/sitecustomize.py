@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rgsud_lib import stages
 from rgsud_lib.errors import DataError, Preempted
-from rgsud_lib.files import write_json
+from rgsud_lib.files import link_tree, write_json
 
 
 def _work(stage: str, folder: Path) -> dict:
@@ -59,7 +59,10 @@ def _fake(stage: str, kind: str):
     def run(config, *inputs, **named):
         *rest, workdir = inputs
         digests = {str(index): _digest(value) for index, value in enumerate(rest)}
-        return stages._stage(stage, kind, config, ("data",), digests, workdir, lambda folder, run: _work(stage, folder))
+        made = stages._stage(stage, kind, config, ("data",), digests, workdir, lambda folder, run: _work(stage, folder))
+        if stage == "export":
+            link_tree(made, workdir / "export")
+        return made
 
     return run
 
