@@ -18,6 +18,9 @@ from rgsud_lib.errors import DataError
 from rgsud_lib.files import sha256_file
 
 
+ATTEMPTS = 5  # of each S3 request, with growing pauses
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """One file under a location: `name` is its relative POSIX path, `address` a local path or an `s3://` URL.
@@ -80,6 +83,7 @@ def _list_local(root: Path) -> Iterator[SourceFile]:
             subfolders.clear()
             continue
         seen.add(real)
+        subfolders.sort()
         for name in names:
             path = Path(folder, name)
             if path.is_file():
@@ -113,14 +117,14 @@ def _endpoint() -> str | None:
 
 @lru_cache(maxsize=4)
 def _client(endpoint: str | None) -> Any:
-    """One S3 client an endpoint (clients are thread-safe); five tries with back-off."""
+    """One S3 client an endpoint (clients are thread-safe)."""
     try:
         import boto3
         from botocore.config import Config
     except ModuleNotFoundError as error:
         raise DataError("s3:// locations need boto3; install it or give a local folder") from error
     style = {"addressing_style": "path"} if endpoint else {}
-    retries = {"mode": "standard", "max_attempts": 5}
+    retries = {"mode": "standard", "max_attempts": ATTEMPTS}
     settings = Config(retries=retries, connect_timeout=10, read_timeout=60, s3=style, max_pool_connections=32)
     return boto3.session.Session().client("s3", endpoint_url=endpoint, config=settings)
 

@@ -104,7 +104,7 @@ class _Store:
         path = image_path(self._folder, id)
         if mine and not path.exists():  # a file that exists is whole: an earlier, killed run wrote it
             buffer = BytesIO()
-            Image.fromarray(image).save(buffer, "PNG", compress_level=3)
+            Image.fromarray(image).save(buffer, "PNG", compress_level=1)
             write_bytes(path, buffer.getvalue())
         return id
 
