@@ -1,12 +1,14 @@
-"""PatchGAN discriminator (Isola et al., CVPR 2017) on an image and its high-pass, as CSUD feeds it."""
+"""PatchGAN discriminator (Isola et al., CVPR 2017) on an image and its high-pass, as CSUD feeds it.
+
+Without instance normalisation (ours): how strong the fine detail is tells rain, and normalisation hides it.
+"""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rgsud_lib.losses import gaussian_window
+from rgsud_lib.networks.layers import LowPass
 
 
 class PatchGAN(nn.Module):
@@ -22,15 +24,10 @@ class PatchGAN(nn.Module):
         for level in range(1, layers + 1):
             wider = width * min(2**level, 8)
             stride = 2 if level < layers else 1
-            body += [
-                nn.Conv2d(channels, wider, 4, stride=stride, padding=1),
-                nn.InstanceNorm2d(wider),
-                nn.LeakyReLU(0.2),
-            ]
+            body += [nn.Conv2d(channels, wider, 4, stride=stride, padding=1), nn.LeakyReLU(0.2)]
             channels = wider
         self.body = nn.Sequential(*body, nn.Conv2d(channels, 1, 4, stride=1, padding=1))
-        self.register_buffer("blur", gaussian_window(15, 9.0).expand(3, 1, 15, 15).contiguous(), persistent=False)
+        self.low_pass = LowPass(15, 9.0)
 
     def forward(self, images: Tensor) -> Tensor:
-        low = F.conv2d(F.pad(images, (7, 7, 7, 7), mode="replicate"), self.blur.to(images.dtype), groups=3)
-        return self.body(torch.cat([images, images - low], dim=1))
+        return self.body(torch.cat([images, images - self.low_pass(images)], dim=1))

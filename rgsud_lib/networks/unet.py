@@ -1,6 +1,8 @@
 """U-Net of the degradation estimation module (paper section 3.1): rainy image to its clean features.
 
-Ronneberger et al. 2015 with strided convolutions and a residual output.
+Ronneberger et al. 2015 with strided convolutions. What the untrained network should return is open in
+the paper; ours returns a low-pass of its input, so that the degradation starts as fine detail and
+training only has to tell the rain's detail from the scene's.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rgsud_lib.networks.layers import pad_to_multiple
+from rgsud_lib.networks.layers import LowPass, pad_to_multiple, zero_start
 
 
 class UNet(nn.Module):
@@ -26,7 +28,8 @@ class UNet(nn.Module):
             nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in zip(channels, channels[1:], strict=False)
         )
         self.merge = nn.ModuleList(_convolutions(2 * fine, fine) for fine in channels[:-1])
-        self.head = nn.Conv2d(width, 3, 3, padding=1)
+        self.head = zero_start(nn.Conv2d(width, 3, 3, padding=1))
+        self.low_pass = LowPass(15, 4.0)
         self.stride = 2**depth
 
     def forward(self, images: Tensor) -> Tensor:
@@ -38,7 +41,7 @@ class UNet(nn.Module):
         features = skips.pop()
         for up, merge in zip(reversed(self.up), reversed(self.merge), strict=True):
             features = merge(torch.cat([up(features), skips.pop()], dim=1))
-        return images + self.head(features)[..., :height, :width]
+        return self.low_pass(images) + self.head(features)[..., :height, :width]
 
 
 def _convolutions(inputs: int, outputs: int) -> nn.Sequential:
