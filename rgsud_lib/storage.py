@@ -17,7 +17,6 @@ from typing import Any
 from rgsud_lib.errors import DataError
 from rgsud_lib.files import sha256_file
 
-
 ATTEMPTS = 5  # of each S3 request, with growing pauses
 
 

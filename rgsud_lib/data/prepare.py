@@ -147,7 +147,7 @@ def _reasons(items: Iterable[Quarantined]) -> str:
 def _warnings(manifest: Manifest, pairs_given: int) -> list[str]:
     found = []
     if manifest.quarantined:
-        found.append(f"{len(manifest.quarantined)} files are quarantined: {_reasons(manifest.quarantined)}")
+        found.append(f"quarantined files: {len(manifest.quarantined)}; {_reasons(manifest.quarantined)}")
     if lost := pairs_given - len(manifest.pairs):
         found.append(f"{lost} of {pairs_given} pairs are not evaluated, as one side could not be used")
     if seen := len(_transductive(manifest)):

@@ -60,7 +60,7 @@ def _images(location: str, role: str, warnings: list[str]) -> list[SourceFile]:
         raise DataError(f"no images in the {role} folder {location} (found {found}); expected {', '.join(SUFFIXES)}")
     if len(images) < len(files):
         others = [file.name for file in files if not file.name.lower().endswith(SUFFIXES)]
-        warnings.append(f"{role}: ignored {len(others)} files that are no images by their suffix, such as {others[0]}")
+        warnings.append(f"{role}: files ignored, as their suffix is no image's: {len(others)}, such as {others[0]}")
     return images
 
 

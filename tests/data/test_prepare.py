@@ -102,7 +102,7 @@ def test_broken_and_small_files_are_quarantined(tmp_path: Path, photos: Photos) 
     reasons = {item.name: item.reason.partition(":")[0] for item in manifest.quarantined}
     assert reasons == {"text.png": "not an image", "cut.jpg": "damaged image", "tiny.png": "too small"}
     assert {record.name for record in manifest.select("rainy")} == {"000.png", "001.png", "002.png", "whole.jpg"}
-    assert "3 files are quarantined" in manifest.warnings[0]
+    assert "quarantined files: 3; " in manifest.warnings[0]
     assert len(list((tmp_path / "out" / "images").iterdir())) == 7
 
 

@@ -82,4 +82,4 @@ def test_other_files_are_ignored_with_a_warning(tmp_path: Path) -> None:
     rainy = touch(tmp_path / "rainy", "B.PNG", "a.jpeg", "sub/c.tif", "notes.txt", ".git/d.png")
     sources = find_sources(str(rainy), str(touch(tmp_path / "clean", "x.bmp")), None)
     assert [file.name for file in sources.rainy] == ["B.PNG", "a.jpeg", "sub/c.tif"]
-    assert sources.warnings == ["rainy: ignored 1 files that are no images by their suffix, such as notes.txt"]
+    assert sources.warnings == ["rainy: files ignored, as their suffix is no image's: 1, such as notes.txt"]
