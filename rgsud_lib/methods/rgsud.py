@@ -43,13 +43,13 @@ class Batch:
 
 @dataclass
 class Outputs:
-    """What one step computes once and its losses share."""
+    """What one step computes once and its losses share; `restored` only where a loss wants it."""
 
     rain: Tensor
     generated: Tensor
     pseudo_rainy: Tensor
     derained_pseudo: Tensor
-    restored: Tensor
+    restored: Tensor | None
 
 
 class RGSUD(nn.Module):
@@ -80,7 +80,7 @@ class RGSUD(nn.Module):
             source = rain if batch.gain is None else rain * batch.gain.view(-1, 1, 1, 1)
             generated = self.generator(batch.clean, source)
         pseudo_rainy = self._mixture(batch, generated.detach().clamp(0, 1))
-        derained_pseudo, restored = self._derain_both(batch, pseudo_rainy)
+        derained_pseudo, restored = self._derain_both(batch, pseudo_rainy, train_generator)
         return Outputs(rain, generated, pseudo_rainy, derained_pseudo, restored)
 
     def derainer_losses(self, batch: Batch, out: Outputs) -> dict[str, Tensor]:
@@ -134,11 +134,13 @@ class RGSUD(nn.Module):
             mixed = torch.where(batch.use_clean.view(-1, 1, 1, 1), batch.clean, mixed)
         return mixed
 
-    def _derain_both(self, batch: Batch, pseudo_rainy: Tensor) -> tuple[Tensor, Tensor]:
-        """B_u1 with gradient; B_r with gradient only where a reward pulls it."""
+    def _derain_both(self, batch: Batch, pseudo_rainy: Tensor, for_generator: bool) -> tuple[Tensor, Tensor | None]:
+        """B_u1 with gradient; B_r with gradient where a reward pulls it, without for G, else not at all."""
         if batch.reward is not None:
             derained_pseudo, restored = self.derainer(torch.cat([pseudo_rainy, batch.rainy])).chunk(2)
             return derained_pseudo, restored
-        with torch.no_grad():
-            restored = self.derainer(batch.rainy)
+        restored = None
+        if for_generator:
+            with torch.no_grad():
+                restored = self.derainer(batch.rainy)
         return self.derainer(pseudo_rainy), restored
