@@ -100,7 +100,7 @@ def exclusive(path: Path, patience: float = 30.0) -> Iterator[None]:
     Raises RgsudError: another process keeps it. The lock goes with its process, however that ends.
     """
     deadline = time.monotonic() + patience
-    with open(path, "w") as file:
+    with open(path, "a") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
