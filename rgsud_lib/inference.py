@@ -82,7 +82,7 @@ def _strips(
         strip: Tensor | None = None
         for left, column_weights in columns:
             crop = read(slice(top, top + len(row_weights)), slice(left, left + len(column_weights)))
-            output = model(crop.to(device)).float()
+            output = model(crop.to(device, memory_format=torch.channels_last)).float()  # faster, also on CPUs
             if strip is None:
                 strip = output.new_zeros(*output.shape[:2], len(row_weights), width)
             weights = (row_weights[:, None] * column_weights).to(device)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rgsud_lib.data.images import check_images
+from rgsud_lib.data.images import check_images, to_tensor
 from rgsud_lib.errors import DataError
 
 PATCH = 96
@@ -106,7 +106,7 @@ def patch_features(plane: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sharp_features(image: np.ndarray) -> Tensor:
-    features, sharpness = patch_features(luma(torch.from_numpy(image).permute(2, 0, 1) / 255))
+    features, sharpness = patch_features(luma(to_tensor(image)[0]))
     sharp = sharpness > SHARPNESS * sharpness.max()
     return features[sharp & ~features.isnan().any(1)]
 

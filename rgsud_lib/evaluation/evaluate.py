@@ -1,0 +1,174 @@
+"""The evaluation stage: every model on the pairs and on the held-back rainy images, whole, as 8-bit pictures.
+
+The models were trained to please the reward scorer, so a judge that never was the reward scores
+beside it; the pairs' clean images are used here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rgsud_lib.config import Config
+from rgsud_lib.data.images import to_tensor
+from rgsud_lib.data.manifest import Dataset, ImageRecord
+from rgsud_lib.errors import DataError
+from rgsud_lib.evaluation.metrics import METRICS
+from rgsud_lib.evaluation.verdict import summarise
+from rgsud_lib.files import write_bytes, write_json
+from rgsud_lib.inference import derain_image, load_derainer
+from rgsud_lib.rewards import Scorer, build_scorer
+
+log = logging.getLogger("rgsud")
+MODEL_FILES = {
+    "warm_start": ("recycled", "warm_start.safetensors"),
+    "recycled": ("recycled", "derainer.safetensors"),
+    "reinforced": ("reinforced", "derainer.safetensors"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One rainy input to evaluate; `clean` is the id of its target, None where there is none."""
+
+    group: str  # "pairs" or "held_back_rainy"
+    rainy: str
+    name: str
+    clean: str | None = None
+    transductive: bool = False
+
+
+@dataclass
+class Evaluation:
+    """What is evaluated, with what, and the scores so far: one row an image and model."""
+
+    config: Config
+    data: Dataset
+    models: dict[str, nn.Module | None]
+    scorers: list[Scorer]
+    cases: list[Case]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def output(self, case: Case, model: str) -> np.ndarray:
+        """The model's output as it would be saved, uint8 H x W x 3; "input" hands back the rainy image."""
+        rainy, derainer = self.data.image(case.rainy), self.models[model]
+        if derainer is None:
+            return rainy
+        return derain_image(derainer, rainy, self.config.evaluation.tile, self.config.evaluation.overlap)
+
+
+def evaluate_models(config: Config, dataset: Path, recycled: Path, reinforced: Path, folder: Path) -> dict[str, Any]:
+    """Write metrics.json, per_image.csv, report.html and strip.png into `folder`; returns the bundle's facts.
+
+    Models: the rainy input itself (do nothing), the warm start where there was one, stage 1, stage 2.
+    `facts["metrics"]` is flat: "pairs/reinforced/psnr_rgb", "held_back_rainy/input/niqe".
+    """
+    from rgsud_lib.evaluation.report import write_report
+
+    evaluation = prepare_evaluation(config, Dataset.open(dataset), recycled, reinforced)
+    for number, case in enumerate(evaluation.cases, 1):
+        score_case(evaluation, case)
+        if number % 20 == 0 or number == len(evaluation.cases):
+            log.info("evaluate: image %d of %d", number, len(evaluation.cases))
+    directions = {scorer.name: scorer.higher_is_better for scorer in evaluation.scorers}
+    judge, scorer = config.reward.judge, config.reward.scorer
+    summary = summarise(evaluation.rows, list(evaluation.models), directions, judge, scorer, evaluation.warnings)
+    write_json(folder / "metrics.json", summary)
+    write_bytes(folder / "per_image.csv", _csv(evaluation.rows))
+    write_report(evaluation, summary, recycled, reinforced, folder)
+    return {"metrics": flat_metrics(summary), "warnings": summary["warnings"], "pairs": summary["pairs"]}
+
+
+def prepare_evaluation(config: Config, data: Dataset, recycled: Path, reinforced: Path) -> Evaluation:
+    """Load the models, fit the scorers on the clean training images, list the cases."""
+    folders = {"recycled": Path(recycled), "reinforced": Path(reinforced)}
+    device = "cuda" if config.training.device != "cpu" and torch.cuda.is_available() else "cpu"
+    models: dict[str, nn.Module | None] = {"input": None}
+    for name, (stage, file) in MODEL_FILES.items():
+        if name != "warm_start" or (folders[stage] / file).is_file():
+            models[name] = load_derainer(folders[stage] / file, device)
+    evaluation = Evaluation(config, data, models, [], _cases(data))
+    clean = _LazyImages(data.image, data.select("clean", "train"))
+    for name in (config.reward.judge, config.reward.scorer):
+        try:
+            evaluation.scorers.append(build_scorer(name, clean))
+        except DataError as error:
+            evaluation.warnings.append(f"No {name} scores: {error}")
+    return evaluation
+
+
+def score_case(evaluation: Evaluation, case: Case) -> None:
+    """Append one row a model: metrics against the clean image where there is one, scores without it always."""
+    rainy = to_tensor(evaluation.data.image(case.rainy))
+    clean = to_tensor(evaluation.data.image(case.clean)) if case.clean else None
+    for model in evaluation.models:
+        output = to_tensor(evaluation.output(case, model))
+        row = {
+            "group": case.group,
+            "id": case.rainy,
+            "name": case.name,
+            "transductive": case.transductive,
+            "model": model,
+        }
+        if clean is not None:
+            row |= {name: metric(output, clean).item() for name, metric in METRICS.items()}
+        for scorer in evaluation.scorers:
+            try:
+                score = scorer(output, rainy).item()
+            except DataError as error:
+                warning = f"Images without a {scorer.name} score: {error}"
+                if warning not in evaluation.warnings:
+                    evaluation.warnings.append(warning)
+                continue
+            row[scorer.name] = score if scorer.higher_is_better else -score  # its native direction, as published
+        evaluation.rows.append(row)
+
+
+def flat_metrics(summary: dict[str, Any]) -> dict[str, float]:
+    """`summary` (metrics.json) to {"pairs/reinforced/psnr_rgb": 32.6, ...}."""
+    return {
+        f"{group}/{model}/{name}": value
+        for group in ("pairs", "held_back_rainy")
+        if summary[group]
+        for model, means in summary[group]["mean"].items()
+        for name, value in means.items()
+    }
+
+
+class _LazyImages(Sequence):
+    """Images decoded when asked for: a scorer that fits on a hundred need not load thousands."""
+
+    def __init__(self, load: Callable[[str], np.ndarray], records: Sequence[ImageRecord]) -> None:
+        self._load, self._records = load, records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._load(self._records[index].id)
+
+
+def _cases(data: Dataset) -> list[Case]:
+    seen = data.manifest.transductive()
+    pairs = [Case("pairs", pair.rainy, pair.name, pair.clean, pair.rainy in seen) for pair in data.manifest.pairs]
+    held_back = [Case("held_back_rainy", record.id, record.name) for record in data.select("rainy", "validation")]
+    return pairs + held_back
+
+
+def _csv(rows: list[dict[str, Any]]) -> bytes:
+    columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

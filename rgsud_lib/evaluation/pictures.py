@@ -1,0 +1,150 @@
+"""The pictures of the report: strips of before, derained, reward and clean, chosen by rank and not by taste."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rgsud_lib.evaluation.verdict import image_gains, label
+
+if TYPE_CHECKING:
+    from rgsud_lib.evaluation.evaluate import Evaluation
+
+LARGEST = 1000  # pixels of the longer side in the report; larger pictures are scaled down
+CELL, LABEL, GAP = 320, 26, 6  # contact sheet, pixels
+
+
+@dataclass(frozen=True)
+class Picture:
+    caption: str
+    image: np.ndarray
+
+    @property
+    def uri(self) -> str:
+        """The picture as a data URI: JPEG without colour subsampling, which would blur thin streaks."""
+        picture = Image.fromarray(self.image)
+        picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=92, subsampling=0)
+        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One image's pictures, side by side; `rank` says how it was chosen."""
+
+    name: str
+    rank: str
+    note: str
+    pictures: list[Picture]
+
+
+def evaluation_strips(
+    evaluation: Evaluation, summary: dict[str, Any], pool: dict[str, Any], folder: Path
+) -> list[Strip]:
+    """Strips at even ranks of the gain (best, ..., median, ..., worst) among the pairs, or the held-back images."""
+    group = "pairs" if summary["pairs"] else "held_back_rainy"
+    ranking = ranking_metric(summary, evaluation.rows, group)
+    if ranking is None:
+        return []
+    gains = image_gains(summary, evaluation.rows, group, ranking)
+    ranked = sorted(gains, key=gains.__getitem__, reverse=True)
+    cases = {case.name: case for case in evaluation.cases if case.group == group}
+    strips = []
+    for position, rank in chosen_ranks(len(ranked), evaluation.config.evaluation.strips):
+        case = cases[ranked[position]]
+        pictures = [
+            Picture("before", evaluation.output(case, "input")),
+            Picture("derained", evaluation.output(case, summary["models"][-1])),
+        ]
+        if case.rainy in pool:
+            pictures.append(Picture("reward", _pooled(folder, pool[case.rainy])))
+        if case.clean:
+            pictures.append(Picture("clean", evaluation.data.image(case.clean)))
+        strips.append(Strip(case.name, rank, _note(evaluation, summary, case.name, group, ranking), pictures))
+    return strips
+
+
+def reward_strips(evaluation: Evaluation, pool: dict[str, Any], folder: Path, count: int = 3) -> list[Strip]:
+    """Rainy training images with their pooled rewards, by how much the pool's score grew."""
+    names = {record.id: record.name for record in evaluation.data.select("rainy", "train")}
+    growth = {image: entry["score"] - entry["first_score"] for image, entry in pool.items() if image in names}
+    ranked = sorted(growth, key=growth.__getitem__, reverse=True)
+    strips = []
+    for position, rank in chosen_ranks(len(ranked), count):
+        image, entry = ranked[position], pool[ranked[position]]
+        scores = f"score {entry['first_score']:.3f} → {entry['score']:.3f}"
+        note = f"{scores}, replaced {entry['accepted'] - 1} times, last at step {entry['step']}"
+        pictures = [Picture("before", evaluation.data.image(image)), Picture("reward", _pooled(folder, entry))]
+        strips.append(Strip(names[image], rank.replace("gain", "growth"), note, pictures))
+    return strips
+
+
+def ranking_metric(summary: dict[str, Any], rows: Sequence[dict[str, Any]], group: str) -> str | None:
+    """What the images are ranked by: PSNR where there are pairs, else the judge, else the reward."""
+    names = ("psnr_rgb",) if group == "pairs" else (summary["judge"], summary["scorer"])
+    return next((name for name in names if any(name in row and row["group"] == group for row in rows)), None)
+
+
+def chosen_ranks(total: int, count: int) -> list[tuple[int, str]]:
+    """At most `count` positions spread evenly over a ranking of `total`, first, median and last named so."""
+    count = min(count, total)
+    positions = [round(index * (total - 1) / max(1, count - 1)) for index in range(count)]
+    names = {0: "largest gain", total - 1: "smallest gain"} if count > 1 else {0: "only image"}
+    if count > 2:
+        positions[count // 2] = (total - 1) // 2
+        names[(total - 1) // 2] = "median gain"
+    return [(position, names.get(position, f"rank {position + 1} of {total}")) for position in positions]
+
+
+def contact_sheet(strips: Sequence[Strip], captions: Sequence[str]) -> bytes:
+    """A PNG of up to three strips (best, median, worst), a row each, with the pictures `captions` name."""
+    rows = [[picture for picture in strip.pictures if picture.caption in captions] for strip in strips]
+    thumbnails = [[_fit(picture.image) for picture in row] for row in rows]
+    heights = [max(picture.height for picture in row) for row in thumbnails]
+    columns = max(len(row) for row in rows)
+    sheet = Image.new("RGB", (columns * (CELL + GAP) + GAP, LABEL + sum(heights) + GAP * (len(rows) + 1)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=16)
+    for column, picture in enumerate(rows[0]):
+        draw.text((GAP + column * (CELL + GAP) + CELL / 2, LABEL / 2 + 2), picture.caption, "#222", font, anchor="mm")
+    top = LABEL + GAP
+    for row, height in zip(thumbnails, heights, strict=True):
+        for column, picture in enumerate(row):
+            sheet.paste(picture, (GAP + column * (CELL + GAP) + (CELL - picture.width) // 2, top))
+        top += height + GAP
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def read_pool(folder: Path) -> dict[str, Any]:
+    """The entries of a stage's reward pool by image id; none where the stage kept no pool."""
+    index = folder / "pool" / "index.json"
+    return json.loads(index.read_text())["entries"] if index.is_file() else {}
+
+
+def _pooled(folder: Path, entry: dict[str, Any]) -> np.ndarray:
+    with Image.open(folder / "pool" / entry["file"], formats=("PNG",)) as picture:
+        return np.array(picture.convert("RGB"))
+
+
+def _fit(image: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(image)
+    picture.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _note(evaluation: Evaluation, summary: dict[str, Any], name: str, group: str, ranking: str) -> str:
+    values = {row["model"]: row for row in evaluation.rows if row["group"] == group and row["name"] == name}
+    before, after = values["input"], values[summary["models"][-1]]
+    unit = " dB" if ranking.startswith("psnr") else ""
+    note = f"{label(ranking)} {before[ranking]:.2f} → {after[ranking]:.2f}{unit}"
+    return f"{note}, trained on" if before["transductive"] else note
