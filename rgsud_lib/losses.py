@@ -11,12 +11,19 @@ from torch import Tensor
 
 
 @functools.cache
-def gaussian_window(size: int, sigma: float) -> Tensor:
-    """1 x 1 x size x size Gaussian that sums to 1."""
+def gaussian_line(size: int, sigma: float) -> Tensor:
+    """`size` Gaussian weights that sum to 1."""
     offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     line = torch.exp(-(offsets**2) / (2 * sigma**2))
-    line /= line.sum()
-    return torch.outer(line, line).float()[None, None]
+    return (line / line.sum()).float()
+
+
+def gaussian_blur(images: Tensor, size: int, sigma: float) -> Tensor:
+    """B x C x H x W blurred over the valid region (size - 1 smaller): a Gaussian separates into two passes."""
+    channels = images.shape[1]
+    line = gaussian_line(size, sigma).to(images)
+    across = F.conv2d(images, line.view(1, 1, 1, size).expand(channels, 1, 1, size), groups=channels)
+    return F.conv2d(across, line.view(1, 1, size, 1).expand(channels, 1, size, 1), groups=channels)
 
 
 def negative_psnr(output: Tensor, target: Tensor, eps: float = 1e-8) -> Tensor:
@@ -25,19 +32,18 @@ def negative_psnr(output: Tensor, target: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def ssim_loss(output: Tensor, target: Tensor) -> Tensor:
-    """1 - SSIM, 11x11 Gaussian of sigma 1.5, mean over channels (Wang et al. 2004); L_SSIM of L_Der."""
-    channels = output.shape[1]
-    count = output.shape[0]
-    line = gaussian_window(11, 1.5)[0, 0].sum(0).to(output)
-    stack = torch.cat([output, target, output * output, target * target, output * target])
-    # A Gaussian separates: two 11-tap passes instead of one of 121 taps.
-    blurred = F.conv2d(stack, line.view(1, 1, 1, 11).expand(channels, 1, 1, 11), groups=channels)
-    blurred = F.conv2d(blurred, line.view(1, 1, 11, 1).expand(channels, 1, 11, 1), groups=channels)
-    mean_o, mean_t, square_o, square_t, product = blurred.split(count)
-    c1, c2 = 0.01**2, 0.03**2
-    numerator = (2 * mean_o * mean_t + c1) * (2 * (product - mean_o * mean_t) + c2)
-    denominator = (mean_o**2 + mean_t**2 + c1) * (square_o - mean_o**2 + square_t - mean_t**2 + c2)
-    return 1 - (numerator / denominator).mean()
+    """1 - SSIM, 11x11 Gaussian of sigma 1.5, mean over channels (Wang et al. 2004); L_SSIM of L_Der.
+
+    In float32 also under autocast: variances are small differences of large numbers.
+    """
+    with torch.autocast(output.device.type, enabled=False):
+        output, target = output.float(), target.float()
+        moments = torch.cat([output, target, output * output, target * target, output * target])
+        mean_o, mean_t, square_o, square_t, product = gaussian_blur(moments, 11, 1.5).split(output.shape[0])
+        c1, c2 = 0.01**2, 0.03**2
+        numerator = (2 * mean_o * mean_t + c1) * (2 * (product - mean_o * mean_t) + c2)
+        denominator = (mean_o**2 + mean_t**2 + c1) * (square_o - mean_o**2 + square_t - mean_t**2 + c2)
+        return 1 - (numerator / denominator).mean()
 
 
 def lsgan_loss(decisions: Tensor, real: bool) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from rgsud_lib.losses import (
     achromatic_loss,
-    gaussian_window,
+    gaussian_line,
     lsgan_loss,
     negative_psnr,
     self_reinforced_loss,
@@ -63,7 +63,16 @@ def test_self_reinforced_loss_pulls_only_the_derainer(distance, expected):
     assert reward.grad is None
 
 
-def test_gaussian_window_is_a_normalised_gaussian():
-    window = gaussian_window(11, 1.5)[0, 0]
-    assert float(window.sum()) == pytest.approx(1)
-    assert float(window[5, 7] / window[5, 5]) == pytest.approx(math.exp(-4 / (2 * 1.5**2)), rel=1e-5)
+def test_gaussian_line_is_a_normalised_gaussian():
+    line = gaussian_line(11, 1.5)
+    assert float(line.sum()) == pytest.approx(1)
+    assert float(line[7] / line[5]) == pytest.approx(math.exp(-4 / (2 * 1.5**2)), rel=1e-5)
+
+
+def test_ssim_loss_is_exact_under_autocast():
+    generator = torch.Generator().manual_seed(0)
+    target = 0.9 + 0.02 * torch.rand(1, 3, 40, 40, generator=generator)
+    output = target + 0.002 * torch.randn(target.shape, generator=generator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = ssim_loss(output, target)
+    assert torch.equal(mixed, ssim_loss(output, target))

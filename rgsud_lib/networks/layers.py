@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rgsud_lib.losses import gaussian_window
+from rgsud_lib.losses import gaussian_blur
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
@@ -29,19 +29,11 @@ class LayerNorm2d(nn.Module):
         return F.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
 
-class LowPass(nn.Module):
-    """Gaussian blur of an image, edges repeated; fixed, and not part of the weights."""
-
-    def __init__(self, size: int, sigma: float):
-        super().__init__()
-        self.reach = size // 2
-        line = gaussian_window(size, sigma)[0, 0].sum(0)
-        self.register_buffer("line", line.view(1, 1, 1, size).expand(3, 1, 1, size).contiguous(), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        padded = F.pad(images, (self.reach,) * 4, mode="replicate")
-        line = self.line.to(images.dtype)
-        return F.conv2d(F.conv2d(padded, line, groups=3), line.transpose(2, 3), groups=3)
+def low_pass(images: Tensor, size: int, sigma: float) -> Tensor:
+    """Gaussian blur, edges repeated, same size; float32 also under autocast, so that image minus blur is exact."""
+    reach = size // 2
+    with torch.autocast(images.device.type, enabled=False):
+        return gaussian_blur(F.pad(images.float(), (reach,) * 4, mode="replicate"), size, sigma)
 
 
 def zero_start(layer: nn.Conv2d) -> nn.Conv2d:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rgsud_lib.networks.layers import LowPass
+from rgsud_lib.networks.layers import low_pass
 
 
 class PatchGAN(nn.Module):
@@ -27,7 +27,6 @@ class PatchGAN(nn.Module):
             body += [nn.Conv2d(channels, wider, 4, stride=stride, padding=1), nn.LeakyReLU(0.2)]
             channels = wider
         self.body = nn.Sequential(*body, nn.Conv2d(channels, 1, 4, stride=1, padding=1))
-        self.low_pass = LowPass(15, 9.0)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.body(torch.cat([images, images - self.low_pass(images)], dim=1))
+        return self.body(torch.cat([images, images - low_pass(images, 15, 9.0)], dim=1))

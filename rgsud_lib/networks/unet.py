@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rgsud_lib.networks.layers import LowPass, pad_to_multiple, zero_start
+from rgsud_lib.networks.layers import low_pass, pad_to_multiple, zero_start
 
 
 class UNet(nn.Module):
@@ -29,7 +29,6 @@ class UNet(nn.Module):
         )
         self.merge = nn.ModuleList(_convolutions(2 * fine, fine) for fine in channels[:-1])
         self.head = zero_start(nn.Conv2d(width, 3, 3, padding=1))
-        self.low_pass = LowPass(15, 4.0)
         self.stride = 2**depth
 
     def forward(self, images: Tensor) -> Tensor:
@@ -41,7 +40,7 @@ class UNet(nn.Module):
         features = skips.pop()
         for up, merge in zip(reversed(self.up), reversed(self.merge), strict=True):
             features = merge(torch.cat([up(features), skips.pop()], dim=1))
-        return self.low_pass(images) + self.head(features)[..., :height, :width]
+        return low_pass(images, 15, 4.0) + self.head(features)[..., :height, :width]
 
 
 def _convolutions(inputs: int, outputs: int) -> nn.Sequential:
