@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -15,21 +16,16 @@ from rgsud_lib.rewards import Scorer
 from rgsud_lib.rewards.pool import RewardPool
 
 
+@dataclass
 class Recycler:
     """Derains, scores and offers rainy training images; which ones is a pure function of (seed, round)."""
 
-    def __init__(
-        self, images: Sequence[str], load: Callable[[str], np.ndarray], scorer: Scorer, pool: RewardPool, seed: int,
-        derain: Callable[[Tensor], Tensor],
-    ):  # fmt: skip
-        self.images, self.load, self.scorer, self.pool, self.seed, self.derain = (
-            list(images),
-            load,
-            scorer,
-            pool,
-            seed,
-            derain,
-        )
+    images: Sequence[str]
+    load: Callable[[str], np.ndarray]
+    scorer: Scorer
+    pool: RewardPool
+    seed: int
+    derain: Callable[[Tensor], Tensor]
 
     def recycle_some(self, round_number: int, count: int, step: int) -> None:
         """The `count` images whose turn it is: each epoch visits all of them once, in its own random order."""
@@ -59,3 +55,8 @@ class Recycler:
         scores = self.scorer(to_tensor(outputs), rainy)
         for name, output, score in zip(names, outputs, scores.tolist(), strict=True):
             self.pool.offer(name, output, score, step)
+
+
+def mirrored(derain: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The mean of a derainer's output for an image and, mirrored back, for its mirror image: twice the cost."""
+    return lambda images: (derain(images) + derain(images.flip(-1)).flip(-1)) / 2

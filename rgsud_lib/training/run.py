@@ -19,7 +19,7 @@ from rgsud_lib.tracking import StageRun
 from rgsud_lib.training.batches import Batches
 from rgsud_lib.training.curves import Curves
 from rgsud_lib.training.phase import Phase
-from rgsud_lib.training.recycling import Recycler
+from rgsud_lib.training.recycling import Recycler, mirrored
 from rgsud_lib.training.runtime import make_fabric, stop_on_sigterm
 from rgsud_lib.training.trainer import Trainer
 from rgsud_lib.training.validation import Validator
@@ -94,9 +94,10 @@ def _trainer(config: Config, dataset: Dataset, folder: Path, run: StageRun, stop
         for record in dataset.select("clean", "validation")[: config.training.validation_images]
     ]
     shown = rainy[:GRID_IMAGES] + [record.id for record in dataset.select("rainy", "validation")][:GRID_IMAGES]
+    candidate = mirrored(trainer.derain) if config.reward.mirror else trainer.derain
     trainer.attach(
         Batches(config, rainy, clean, dataset.image, pool),
-        Recycler(rainy, dataset.image, scorer, pool, config.training.seed, trainer.derain),
+        Recycler(rainy, dataset.image, scorer, pool, config.training.seed, candidate),
         Validator(held_back, [(image, dataset.image(image)) for image in shown], config.training.seed, trainer.derain),
     )
     return trainer
