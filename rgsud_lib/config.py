@@ -130,7 +130,7 @@ class RewardConfig(Section):
     judge: str = Field("niqe", description="no-reference score of the evaluation; must not be the reward")
     score_every: int = Field(50, ge=1, description="steps between scoring rounds")
     score_images: int = Field(4, ge=1, description="full images derained and scored in a round")
-    mirror: bool = Field(False, description="ours: a candidate is the mean output for an image and its mirror image")
+    mirror: bool = Field(False, description="ours: candidates are averaged over the image and its mirror image")
     mirror: bool = Field(False, description="ours: a candidate is the mean output for the image and for its mirror image")
 
     @model_validator(mode="after")
