@@ -131,7 +131,6 @@ class RewardConfig(Section):
     score_every: int = Field(50, ge=1, description="steps between scoring rounds")
     score_images: int = Field(4, ge=1, description="full images derained and scored in a round")
     mirror: bool = Field(False, description="ours: candidates are averaged over the image and its mirror image")
-    mirror: bool = Field(False, description="ours: a candidate is the mean output for the image and for its mirror image")
 
     @model_validator(mode="after")
     def independent_judge(self) -> RewardConfig:
