@@ -61,6 +61,8 @@ def evaluation_strips(
     strips = []
     for position, rank in chosen_ranks(len(ranked), evaluation.config.evaluation.strips):
         case = cases[ranked[position]]
+        if rank == "smallest gain" and gains[case.name] < 0:
+            rank = "largest loss"
         pictures = [
             Picture("before", evaluation.output(case, "input")),
             Picture("derained", evaluation.output(case, summary["models"][-1])),
@@ -82,7 +84,7 @@ def reward_strips(evaluation: Evaluation, pool: dict[str, Any], folder: Path, co
     for position, rank in chosen_ranks(len(ranked), count):
         image, entry = ranked[position], pool[ranked[position]]
         scores = f"score {entry['first_score']:.3f} → {entry['score']:.3f}"
-        note = f"{scores}, replaced {entry['accepted'] - 1} times, last at step {entry['step']}"
+        note = f"{scores}, replaced {entry['accepted'] - 1}×, last at step {entry['step']}"
         pictures = [Picture("before", evaluation.data.image(image)), Picture("reward", _pooled(folder, entry))]
         strips.append(Strip(names[image], rank.replace("gain", "growth"), note, pictures))
     return strips

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from rgsud_lib import __version__
 from rgsud_lib.bundle import open_bundle
 from rgsud_lib.evaluation.charts import bar_chart, line_chart
-from rgsud_lib.evaluation.metrics import METRICS
 from rgsud_lib.evaluation.pictures import contact_sheet, evaluation_strips, ranking_metric, read_pool, reward_strips
 from rgsud_lib.evaluation.verdict import (
     GROUPS,
@@ -23,6 +22,7 @@ from rgsud_lib.evaluation.verdict import (
     headline,
     image_gains,
     label,
+    shown_metrics,
     transductive_note,
 )
 from rgsud_lib.files import write_bytes
@@ -125,7 +125,7 @@ def _read_log(folder: Path) -> list[dict[str, Any]]:
 def _table(summary: dict[str, Any], group: str) -> dict[str, Any]:
     """Models by metrics, ready to print: columns, rows of cells, the best cell of each column marked."""
     mean = summary[group]["mean"]
-    names = [name for name in (*METRICS, summary["judge"], summary["scorer"]) if name in mean["input"]]
+    names = shown_metrics(summary, group)
     best = {name: best_model(summary, group, name) for name in names}
     columns = [
         {
@@ -157,37 +157,31 @@ def _table(summary: dict[str, Any], group: str) -> dict[str, Any]:
 
 
 def _image_table(summary: dict[str, Any], rows: list[dict[str, Any]], group: str) -> dict[str, Any]:
-    """One line an image: its first metric under each model, the gain, and the other metrics before and after."""
-    ranking = ranking_metric(summary, rows, group)
-    others = [name for name in ("ssim_rgb", summary["judge"], summary["scorer"]) if name != ranking]
-    others = [name for name in others if any(name in row for row in rows if row["group"] == group)]
+    """One line an image: the ranking metric under each model and its gain, other metrics before and after."""
+    members = [row for row in rows if row["group"] == group]
+    models, ranking = summary["models"], ranking_metric(summary, rows, group)
+    shown = [(ranking, model) for model in models] if ranking else []
+    shown += [(name, model) for name in ("ssim_rgb", summary["judge"]) for model in (models[0], models[-1])]
+    shown += [(summary["scorer"], models[-1])]
+    present = {name for row in members for name in row}
+    shown = list(dict.fromkeys(column for column in shown if column[0] in present))
     gains = image_gains(summary, rows, group, ranking) if ranking else {}
-    columns = ["image"]
-    if ranking:
-        columns += [f"{label(ranking)} {label(model)}" for model in summary["models"]] + ["gain"]
-    columns += [
-        f"{label(name)} {label(model)}" for name in others for model in (summary["models"][0], summary["models"][-1])
-    ]
     by_image: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in rows:
-        if row["group"] == group:
-            by_image.setdefault(row["name"], {})[row["model"]] = row
-    lines = []
-    for name, values in by_image.items():
-        cells = (
-            [_cell(values[model], ranking) for model in summary["models"]] + [_number(gains.get(name), 2, "+")]
-            if ranking
-            else []
-        )
-        cells += [
-            _cell(values[model], other) for other in others for model in (summary["models"][0], summary["models"][-1])
-        ]
-        lines.append({"name": name, "seen": values["input"]["transductive"], "cells": cells})
+    for row in members:
+        by_image.setdefault(row["name"], {})[row["model"]] = row
+    lines = [
+        {
+            "name": name,
+            "seen": values["input"]["transductive"],
+            "cells": [
+                _number(gains.get(name), 2, "+"),
+                *(_number(values[model].get(metric), decimals(metric)) for metric, model in shown),
+            ],
+        }
+        for name, values in by_image.items()
+    ]
+    columns = ["image", "gain", *(f"{label(metric)} {label(model)}" for metric, model in shown)]
     return {"title": GROUP_TITLES[group], "columns": columns, "lines": lines}
-
-
-def _cell(row: dict[str, Any], name: str) -> str:
-    return _number(row.get(name), decimals(name))
 
 
 def _number(value: float | None, digits: int, sign: str = "") -> str:

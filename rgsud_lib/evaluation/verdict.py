@@ -62,9 +62,7 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
     # The reward is no evidence: the models were trained to please it. It is in the tables, marked.
     names = [name for name in (*names, summary["judge"]) if name in part["mean"]["input"]]
     numbers = [_before_after(summary, group, name) for name in names]
-    images = (
-        f"{part['count']} {'pair' if group == 'pairs' else 'held-back rainy image'}{'s' if part['count'] > 1 else ''}"
-    )
+    images = _count(summary, group)
     if not numbers:
         return {"title": "No scores", "text": f"None of the scorers could score the {images}.", "numbers": []}
     first = numbers[0]
@@ -88,6 +86,12 @@ def label(name: str) -> str:
 def decimals(name: str) -> int:
     """Digits after the point that a metric is shown with."""
     return 2 if name.startswith("psnr") or name == "niqe" else 3
+
+
+def shown_metrics(summary: dict[str, Any], group: str) -> list[str]:
+    """The metrics that a table of this group has, in reading order: the reward last."""
+    names = (*METRICS, summary["judge"], summary["scorer"])
+    return [name for name in names if name in summary[group]["mean"]["input"]]
 
 
 def better(summary: dict[str, Any], name: str, first: float, second: float) -> bool:
@@ -116,6 +120,11 @@ def _before_after(summary: dict[str, Any], group: str, name: str) -> dict[str, A
     }
 
 
+def _count(summary: dict[str, Any], group: str) -> str:
+    count, name = summary[group]["count"], "pair" if group == "pairs" else "held-back rainy image"
+    return f"{count} {name}{'' if count == 1 else 's'}"
+
+
 def _means(rows: Sequence[dict[str, Any]], models: Sequence[str], metrics: Iterable[str]) -> dict[str, Any]:
     """Mean of each metric over the images that have it; a metric that no image has is left out."""
     mean: dict[str, dict[str, float]] = {model: {} for model in models}
@@ -135,8 +144,7 @@ def _warnings(summary: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[s
         )
     for group in GROUPS:
         if summary[group] and summary[group]["count"] < FEW_IMAGES:
-            what = "pairs" if group == "pairs" else "held-back rainy images"
-            warnings.append(f"Only {summary[group]['count']} {what}: their means say little.")
+            warnings.append(f"Only {_count(summary, group)}: their mean says little.")
     if summary["pairs"]:
         warnings += _pair_warnings(summary, rows)
     return warnings + _judge_warnings(summary)
