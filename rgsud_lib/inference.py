@@ -110,7 +110,7 @@ def _axis_tiles(length: int, tile: int, overlap: int) -> list[tuple[int, Tensor]
 
 
 def derain_path(
-    source: Path, target: Path, model: Path | str, tile: int = 1024, overlap: int = 64, overwrite: bool = False
+    source: Path, target: Path, model: Path | str, tile: int = 512, overlap: int = 32, overwrite: bool = False
 ) -> list[Path]:
     """Derain one image, or all below a folder (the structure is kept), with the model `load_derainer` finds.
 

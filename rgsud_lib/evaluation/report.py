@@ -85,7 +85,8 @@ def summary_table(summary: dict[str, Any]) -> str:
 
     console = Console(file=io.StringIO(), width=100, highlight=False, color_system=None)
     for table in (_table(summary, group) for group in GROUPS if summary[group]):
-        drawn = Table(title=f"{table['title']} ({table['count']})", title_justify="left", title_style="bold")
+        note = f", {table['note']}" if table["note"] else ""
+        drawn = Table(title=f"{table['title']} ({table['count']}){note}", title_justify="left", title_style="bold")
         drawn.add_column("")
         for column in table["columns"]:
             drawn.add_column(f"{column['label']} {'↑' if column['higher'] else '↓'}", justify="right")
