@@ -127,18 +127,9 @@ class RewardConfig(Section):
     """Which score decides what is a reward, and how much of the training time scoring may take."""
 
     scorer: str = "decorrelation"
-    judge: str = Field("niqe", description="no-reference score of the evaluation; must not be the reward")
     score_every: int = Field(50, ge=1, description="steps between scoring rounds")
     score_images: int = Field(4, ge=1, description="full images derained and scored in a round")
     mirror: bool = Field(False, description="ours: candidates are averaged over the image and its mirror image")
-
-    @model_validator(mode="after")
-    def independent_judge(self) -> RewardConfig:
-        if self.scorer == self.judge:
-            raise ValueError(
-                f"judge and scorer are both {self.judge!r}: the model was trained to please it; choose another judge"
-            )
-        return self
 
 
 class ReinforcementConfig(Section):
@@ -154,8 +145,9 @@ class ReinforcementConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Whole-image inference and what the report shows."""
+    """Whole-image inference, the judge, and what the report shows."""
 
+    judge: str = Field("niqe", description="no-reference score that judges; must not be the reward")
     tile: int = Field(1024, ge=64, description="larger images are derained in overlapping tiles of this side")
     overlap: int = Field(64, ge=0, description="pixels over which neighbouring tiles are blended")
     strips: int = Field(8, ge=1, description="image strips in the report")
@@ -189,6 +181,15 @@ class Config(Section):
     reinforcement: ReinforcementConfig = ReinforcementConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def independent_judge(self) -> Config:
+        if self.reward.scorer == self.evaluation.judge:
+            raise ValueError(
+                f"reward.scorer and evaluation.judge are both {self.evaluation.judge!r}: "
+                "the model was trained to please it; choose another judge"
+            )
+        return self
 
     def digest(self, *sections: str) -> str:
         """First 16 hex digits of the SHA-256 of the named sections (default: all but `preset`)."""

@@ -82,7 +82,7 @@ def evaluate(config: Config, dataset: Path, recycled: Path, reinforced: Path, wo
 
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
         facts = evaluate_models(config, dataset, recycled, reinforced, folder)
-        for name in ("report.html", "metrics.json", "per_image.csv"):
+        for name in ("report.html", "strip.png", "metrics.json", "per_image.csv"):
             run.log_artifact(folder / name)
         run.log_metrics(facts["metrics"])
         return facts

@@ -81,7 +81,7 @@ def evaluate_models(config: Config, dataset: Path, recycled: Path, reinforced: P
         if number % 20 == 0 or number == len(evaluation.cases):
             log.info("evaluate: image %d of %d", number, len(evaluation.cases))
     directions = {scorer.name: scorer.higher_is_better for scorer in evaluation.scorers}
-    judge, scorer = config.reward.judge, config.reward.scorer
+    judge, scorer = config.evaluation.judge, config.reward.scorer
     summary = summarise(evaluation.rows, list(evaluation.models), directions, judge, scorer, evaluation.warnings)
     write_json(folder / "metrics.json", summary)
     write_bytes(folder / "per_image.csv", _csv(evaluation.rows))
@@ -99,7 +99,7 @@ def prepare_evaluation(config: Config, data: Dataset, recycled: Path, reinforced
             models[name] = load_derainer(folders[stage] / file, device)
     evaluation = Evaluation(config, data, models, [], _cases(data))
     clean = _LazyImages(data.image, data.select("clean", "train"))
-    for name in (config.reward.judge, config.reward.scorer):
+    for name in (config.evaluation.judge, config.reward.scorer):
         try:
             evaluation.scorers.append(build_scorer(name, clean))
         except DataError as error:

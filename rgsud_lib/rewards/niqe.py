@@ -57,7 +57,7 @@ class Niqe:
         if len(samples) < 2:
             raise DataError(
                 f"NIQE's pristine model got {len(samples)} usable patches from {len(clean)} clean images; "
-                f"give clean photographs of at least {PATCH} x {PATCH} pixels, or set reward.judge to another scorer"
+                f"give clean photographs of at least {PATCH} x {PATCH} pixels, or set evaluation.judge to another scorer"
             )
         return cls(samples.mean(0).numpy(), _shrunk_covariance(samples).numpy())
 
@@ -96,7 +96,7 @@ def patch_features(plane: Tensor) -> tuple[Tensor, Tensor]:
     if not rows or not columns:
         raise DataError(
             f"NIQE needs images of at least {PATCH} x {PATCH} pixels, got {plane.shape[0]} x {plane.shape[1]}; "
-            "raise data.min_side or set reward.judge to another scorer"
+            "raise data.min_side or set evaluation.judge to another scorer"
         )
     plane = plane[: rows * PATCH, : columns * PATCH]
     fine, deviation = _normalise(plane)
