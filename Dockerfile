@@ -6,7 +6,7 @@ WORKDIR /src
 RUN python3 -m venv /opt/rgsud && /opt/rgsud/bin/pip install --no-cache-dir --disable-pip-version-check uv==0.13.9
 # The pinned packages come first: this layer changes only with the lock.
 COPY requirements.lock ./
-RUN /opt/rgsud/bin/uv pip install --no-cache --python /opt/rgsud/bin/python --require-hashes -r requirements.lock
+RUN /opt/rgsud/bin/uv pip install --no-cache --python /opt/rgsud/bin/python --compile-bytecode --require-hashes -r requirements.lock
 COPY pyproject.toml README.md ./
 COPY rgsud_lib rgsud_lib
 COPY components components
