@@ -105,3 +105,8 @@ def _train_bundle(folder: Path, kind: str, config: Config, data: Dataset, seed: 
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     seal(folder, kind, config.digest())
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: two workers then finish together."""
+    items.sort(key=lambda item: "slow" not in item.keywords)
