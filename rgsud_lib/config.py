@@ -308,4 +308,6 @@ def _explain(item: dict[str, Any]) -> str:
     path = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"unknown setting {path!r}; {_nearest(path, list(Config().flat()))}"
-    return f"{path or 'config'}={item['input']!r}: {item['msg']}"
+    rule = item["msg"].removeprefix("Value error, ")
+    # A rule between several fields names them itself; the whole section would bury it.
+    return rule if isinstance(item["input"], dict) else f"{path}={item['input']!r}: {rule}"

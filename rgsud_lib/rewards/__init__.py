@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rgsud_lib.errors import ConfigError
 from rgsud_lib.rewards.decorrelation import Decorrelation
+from rgsud_lib.rewards.rain_layer import RainLayer
 
 
 class Scorer(Protocol):
@@ -39,6 +40,7 @@ def _niqe(clean: Sequence[np.ndarray]) -> Scorer:
 SCORERS: dict[str, Callable[[Sequence[np.ndarray]], Scorer]] = {
     "decorrelation": lambda clean: Decorrelation(),
     "niqe": _niqe,
+    "rain_layer": lambda clean: RainLayer(),
 }
 
 

@@ -31,12 +31,16 @@ class Decorrelation:
         output, rainy = check_images(output, "output").float(), check_images(rainy, "rainy").float()
         removed = (rainy - output).abs().mean(1)
         removed = torch.where(removed < VISIBLE, 0.0, removed)[:, 1:-1, 1:-1].flatten(1)
-        weights = torch.tensor(LUMA, device=output.device).view(1, 3, 1, 1)
-        luma = (output * weights).sum(1)
-        across = (luma[:, 1:-1, 2:] - luma[:, 1:-1, :-2]) / 2
-        down = (luma[:, 2:, 1:-1] - luma[:, :-2, 1:-1]) / 2
-        gradient = torch.hypot(across, down).flatten(1)
+        gradient = gradient_magnitude(output).flatten(1)
         return torch.where((removed > 0).any(1), -correlation(removed, gradient), -1.0).cpu()
+
+
+def gradient_magnitude(images: Tensor) -> Tensor:
+    """Central differences of the luma, B x (H - 2) x (W - 2)."""
+    luma = (images * torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)).sum(1)
+    across = (luma[:, 1:-1, 2:] - luma[:, 1:-1, :-2]) / 2
+    down = (luma[:, 2:, 1:-1] - luma[:, :-2, 1:-1]) / 2
+    return torch.hypot(across, down)
 
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class Niqe:
         if len(samples) < 2:
             raise DataError(
                 f"NIQE's pristine model got {len(samples)} usable patches from {len(clean)} clean images; "
-                f"give clean photographs of at least {PATCH} x {PATCH} pixels, or set evaluation.judge to another scorer"
+                f"give clean photographs of at least {PATCH} x {PATCH} pixels, or choose another evaluation.judge"
             )
         return cls(samples.mean(0).numpy(), _shrunk_covariance(samples).numpy())
 

@@ -1,4 +1,4 @@
-"""The embedded reward prefers what it should."""
+"""The embedded rewards prefer what they should."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rgsud_lib.errors import ConfigError
 from rgsud_lib.rewards import build_scorer
 
 
-@pytest.fixture
-def scorer():
-    return build_scorer("decorrelation", [])
+@pytest.fixture(params=["decorrelation", "rain_layer"])
+def scorer(request):
+    return build_scorer(request.param, [])
 
 
 @pytest.fixture
@@ -31,10 +31,30 @@ def test_removing_the_rain_beats_removing_half_of_it_and_removing_detail(scorer,
     assert perfect > smooth
 
 
-def test_removing_nothing_is_the_worst(scorer, scene):
+def test_removing_nothing_is_worse_than_removing_half(scorer, scene):
     rainy = draw_rain(scene, 3)
-    assert float(scorer(rainy, rainy)) == -1
-    assert float(scorer((rainy + 0.001).clamp(0, 1), rainy)) == -1
+    half = float(scorer((scene + rainy) / 2, rainy))
+    assert float(scorer(rainy, rainy)) < half
+    assert float(scorer((rainy + 0.001).clamp(0, 1), rainy)) < half
+
+
+def test_rain_layer_cannot_be_pleased_by_removing_next_to_nothing(scene):
+    """The way to cheat decorrelation: random specks are unlike any scene."""
+    rainy = draw_rain(scene, 3)
+    specks = (rainy - 0.02 * (torch.rand(rainy.shape[-2:], generator=torch.Generator().manual_seed(0)) > 0.9)).clamp(
+        0, 1
+    )
+    half = (scene + rainy) / 2
+    decorrelation, rain_layer = build_scorer("decorrelation", []), build_scorer("rain_layer", [])
+    assert float(decorrelation(specks, rainy)) > float(decorrelation(half, rainy))
+    assert float(rain_layer(specks, rainy)) < float(rain_layer(half, rainy))
+
+
+def test_rain_layer_charges_for_darkening_and_colour(scene):
+    rainy = draw_rain(scene, 3)
+    scorer = build_scorer("rain_layer", [])
+    tint = torch.tensor([0.05, 0.0, -0.05]).view(1, 3, 1, 1)
+    assert float(scorer((scene + tint).clamp(0, 1), rainy)) < float(scorer(scene, rainy))
 
 
 def test_a_batch_scores_as_its_images_one_by_one(scorer, scene):
@@ -55,5 +75,5 @@ def test_images_out_of_range_are_refused(scorer, scene):
 
 
 def test_unknown_scorer_names_the_nearest_and_lists_all():
-    with pytest.raises(ConfigError, match=r"'niqqe'; did you mean 'niqe'\? known: decorrelation, niqe"):
+    with pytest.raises(ConfigError, match=r"'niqqe'; did you mean 'niqe'\? known: decorrelation, niqe, rain_layer"):
         build_scorer("niqqe", [])
