@@ -30,7 +30,7 @@ demo: $(STAMP)
 	$(BIN)/rgsud run --preset demo $(RUN_ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not integration" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not integration" -n 2 --dist loadfile
 
 integration: $(STAMP)
 	$(BIN)/python -m pytest -m integration

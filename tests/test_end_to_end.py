@@ -32,7 +32,7 @@ RESULTS = (
 
 SIDE = 200  # pixels: the judge's model needs some blocks of 96
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("end to end")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
