@@ -116,7 +116,9 @@ class TrainingConfig(Section):
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         "auto", description="auto: bf16 on a GPU, float32 on a CPU"
     )
-    threads: int = Field(2, ge=1, description="CPU threads (a resumed run must use the same number)")
+    threads: int = Field(
+        1, ge=1, description="CPU threads; a second one gains little at these sizes and loses much on a busy machine"
+    )
     checkpoint_every: int = Field(1000, ge=1)
     log_every: int = Field(50, ge=1)
     validate_every: int = Field(2000, ge=1)
@@ -126,7 +128,7 @@ class TrainingConfig(Section):
 class RewardConfig(Section):
     """Which score decides what is a reward, and how much of the training time scoring may take."""
 
-    scorer: str = "decorrelation"
+    scorer: str = Field("rain_layer", description="score that decides what is a reward")
     score_every: int = Field(50, ge=1, description="steps between scoring rounds")
     score_images: int = Field(4, ge=1, description="full images derained and scored in a round")
     mirror: bool = Field(False, description="ours: candidates are averaged over the image and its mirror image")
@@ -228,15 +230,16 @@ def cpu() -> dict[str, Any]:
         "method": {
             "unet_width": 8, "unet_depth": 3, "generator_width": 8,
             "discriminator_width": 16, "discriminator_layers": 2, "discriminator_fake": "same_scene",
-            "pixel_loss": "l1", "ssim_weight": 0.2, "adversarial_every": 4,
+            "pixel_loss": "l1", "ssim_weight": 0.2, "adversarial_every": 8,
             "rain_prior": "achromatic", "rain_jitter": 0.4, "clean_share": 0.15,
         },
-        "warm_start": {"enabled": True},
+        "warm_start": {"enabled": True, "steps": 3000},
         "training": {
-            "steps": 1000, "batch": 6, "crop": 64, "learning_rate": 3e-4, "final_learning_rate": 3e-5,
+            "steps": 600, "batch": 6, "crop": 64, "learning_rate": 3e-4, "final_learning_rate": 3e-5,
             "ema_decay": 0.998, "checkpoint_every": 200, "validate_every": 500, "validation_images": 8,
         },
-        "reinforcement": {"steps": 2000, "learning_rate": 3e-4},
+        "reward": {"mirror": True},
+        "reinforcement": {"steps": 2000, "learning_rate": 4e-4},
         "evaluation": {"tile": 512, "overlap": 32},
     }  # fmt: skip
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from rgsud_lib.config import Config
@@ -27,6 +26,7 @@ from rgsud_lib.evaluation.verdict import summarise
 from rgsud_lib.files import write_bytes, write_json
 from rgsud_lib.inference import derain_image, load_derainer
 from rgsud_lib.rewards import Scorer, build_scorer
+from rgsud_lib.training.runtime import choose_device
 
 log = logging.getLogger("rgsud")
 MODEL_FILES = {
@@ -92,7 +92,7 @@ def evaluate_models(config: Config, dataset: Path, recycled: Path, reinforced: P
 def prepare_evaluation(config: Config, data: Dataset, recycled: Path, reinforced: Path) -> Evaluation:
     """Load the models, fit the scorers on the clean training images, list the cases."""
     folders = {"recycled": Path(recycled), "reinforced": Path(reinforced)}
-    device = "cuda" if config.training.device != "cpu" and torch.cuda.is_available() else "cpu"
+    device = choose_device(config.training)
     models: dict[str, nn.Module | None] = {"input": None}
     for name, (stage, file) in MODEL_FILES.items():
         if name != "warm_start" or (folders[stage] / file).is_file():

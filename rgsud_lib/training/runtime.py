@@ -14,26 +14,31 @@ from rgsud_lib.config import TrainingConfig
 from rgsud_lib.errors import ConfigError
 
 
-def make_fabric(config: TrainingConfig) -> Any:
-    """A single-device Lightning Fabric with the configured device, precision, threads and seed.
+def choose_device(config: TrainingConfig) -> str:
+    """ "cuda" or "cpu", as configured; torch's CPU threads are set on the way.
 
     Raises ConfigError where a GPU is asked for and none is there.
     """
-    try:
-        from lightning_fabric import Fabric  # the light package, without the trainer
-    except ImportError:
-        from lightning.fabric import Fabric
-
     torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
     cuda = torch.cuda.is_available()
     if config.device == "cuda" and not cuda:
         raise ConfigError(
             "training.device=cuda, but torch sees no GPU; use --set training.device=auto or check the driver"
         )
-    device = config.device if config.device != "auto" else ("cuda" if cuda else "cpu")
-    precision = config.precision if config.precision != "auto" else ("bf16-mixed" if device == "cuda" else "32-true")
+    return "cuda" if cuda and config.device != "cpu" else "cpu"
+
+
+def make_fabric(config: TrainingConfig) -> Any:
+    """A single-device Lightning Fabric with the configured device, precision and seed."""
+    try:
+        from lightning_fabric import Fabric  # the light package, without the trainer
+    except ImportError:
+        from lightning.fabric import Fabric
+
+    device = choose_device(config)
+    torch.manual_seed(config.seed)
     torch.backends.cudnn.benchmark = device == "cuda"
+    precision = config.precision if config.precision != "auto" else ("bf16-mixed" if device == "cuda" else "32-true")
     return Fabric(accelerator=device, devices=1, precision=precision)
 
 

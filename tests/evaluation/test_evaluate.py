@@ -35,7 +35,7 @@ def test_metrics_of_the_do_nothing_baseline_and_of_every_stage(mini_run, evaluat
     folder, facts = evaluated
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["models"] == ["input", "warm_start", "recycled", "reinforced"]
-    assert (metrics["scorer"], metrics["judge"]) == ("decorrelation", "niqe")
+    assert (metrics["scorer"], metrics["judge"]) == ("rain_layer", "niqe")
     data = Dataset.open(mini_run.dataset)
     assert (metrics["pairs"]["count"], metrics["pairs"]["transductive"]) == (3, len(data.manifest.transductive()))
     pairs = [[to_tensor(data.image(id)) for id in (pair.rainy, pair.clean)] for pair in data.manifest.pairs]
@@ -51,13 +51,13 @@ def test_metrics_of_the_do_nothing_baseline_and_of_every_stage(mini_run, evaluat
             "psnr_y",
             "ssim_y",
             "niqe",
-            "decorrelation",
+            "rain_layer",
         }
-        assert set(metrics["held_back_rainy"]["mean"][model]) == {"niqe", "decorrelation"}
+        assert set(metrics["held_back_rainy"]["mean"][model]) == {"niqe", "rain_layer"}
     assert metrics["pairs"]["mean"]["recycled"] == metrics["pairs"]["mean"]["warm_start"]  # the same weights here
     assert metrics["pairs"]["mean"]["recycled"] != metrics["pairs"]["mean"]["reinforced"]
     assert metrics["higher_is_better"] == {
-        "psnr_rgb": True, "ssim_rgb": True, "psnr_y": True, "ssim_y": True, "niqe": False, "decorrelation": True,
+        "psnr_rgb": True, "ssim_rgb": True, "psnr_y": True, "ssim_y": True, "niqe": False, "rain_layer": True,
     }  # fmt: skip
     assert metrics["pairs"]["mean"]["input"]["niqe"] > 0  # as published: a distance
 
@@ -118,7 +118,7 @@ def test_without_pairs_only_the_held_back_images_and_no_reference_scores(unpaire
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["pairs"] is None
     assert set(facts["metrics"]) == {
-        f"held_back_rainy/{model}/{name}" for model in metrics["models"] for name in ("niqe", "decorrelation")
+        f"held_back_rainy/{model}/{name}" for model in metrics["models"] for name in ("niqe", "rain_layer")
     }
     text = (folder / "report.html").read_text()
     assert "there are no clean originals to compare with" in text
