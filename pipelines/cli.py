@@ -178,8 +178,8 @@ def derain(
     source: Annotated[Path, typer.Argument(metavar="IMAGE_OR_DIR")],
     target: Annotated[Path, typer.Argument(metavar="OUT")],
     model: Annotated[Path, typer.Option(help="a .safetensors file, a stage's folder or a workdir")] = RUNS,
-    tile: Annotated[int, typer.Option(help="larger images are done in tiles of this side, in pixels")] = 1024,
-    overlap: Annotated[int, typer.Option(help="over which neighbouring tiles are blended, in pixels")] = 64,
+    tile: Annotated[int, typer.Option(help="larger images are done in tiles of this side, in pixels")] = 512,
+    overlap: Annotated[int, typer.Option(help="over which neighbouring tiles are blended, in pixels")] = 32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is there already")] = False,
 ) -> None:
     """Remove the rain from a photograph or from all photographs in a folder.
