@@ -37,7 +37,7 @@ integration: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
-	$(BIN)/python -W error -m compileall -q rgsud_lib components pipelines tests benchmarks
+	$(BIN)/python -W error -m compileall -q -f rgsud_lib components pipelines tests benchmarks
 
 compile: $(STAMP)
 	$(BIN)/python -m rgsud_pipelines.compile
