@@ -41,15 +41,16 @@ MLFLOW_MODEL = Path(".mlflow") / "model"  # hidden: not part of the bundle, whos
 @contextmanager
 def _others_warnings_ignored() -> Iterator[None]:
     """The exporter and MLflow warn of their own internals and of a GPU build that is not needed here."""
-    logger = logging.getLogger("mlflow.onnx")
-    level = logger.level
+    loggers = {logging.getLogger(name): logging.getLogger(name).level for name in ("mlflow.onnx", "torch.onnx")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in loggers.items():
+                logger.setLevel(level)
 
 
 def export_model(
@@ -125,6 +126,7 @@ def save_mlflow_model(onnx: Path, target: Path, metadata: dict[str, str]) -> Pat
         signature=ModelSignature(inputs=schema(INPUT), outputs=schema(OUTPUT)),
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "onnx", "onnxruntime")],
         save_as_external_data=False,
+        onnx_execution_providers=["CPUExecutionProvider"],
         metadata=metadata,
     )
     _link_equal(onnx, target / "model.onnx")

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+CHECKPOINT = ".checkpoint"  # in a stage's folder: working state, hidden, so no part of the bundle
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Atomic and durable: after a crash `path` holds the old bytes or the new ones, never a part."""

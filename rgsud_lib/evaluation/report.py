@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +203,6 @@ def _provenance(evaluation: Evaluation, recycled: Path, reinforced: Path) -> lis
     counts = [f"{len(manifest.select(role, 'train'))} {role}" for role in ("rainy", "clean")]
     held_back = [f"{len(manifest.select(role, 'validation'))} {role}" for role in ("rainy", "clean")]
     facts = [
-        ("made", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
         ("code version", __version__),
         ("preset", evaluation.config.preset),
         ("configuration digest", evaluation.config.digest()),

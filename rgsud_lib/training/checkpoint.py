@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rgsud_lib.errors import BundleError
-from rgsud_lib.files import sha256_file, write_bytes, write_json
+from rgsud_lib.files import CHECKPOINT, sha256_file, write_bytes, write_json
 
-FOLDER = ".checkpoint"  # hidden: working state, no part of the finished bundle
 MARKER = "latest.json"
 
 
 def save_checkpoint(stage_folder: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings and containers of them) and only then forget the one before."""
-    folder = stage_folder / FOLDER
+    folder = stage_folder / CHECKPOINT
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -36,7 +34,7 @@ def load_checkpoint(stage_folder: Path) -> dict[str, Any] | None:
 
     Raises BundleError where the file is missing or its bytes changed.
     """
-    folder = stage_folder / FOLDER
+    folder = stage_folder / CHECKPOINT
     if not (folder / MARKER).is_file():
         return None
     marker = json.loads((folder / MARKER).read_text())
@@ -47,8 +45,3 @@ def load_checkpoint(stage_folder: Path) -> dict[str, Any] | None:
             f"delete {folder} to train this stage from its start"
         )
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def discard_checkpoint(stage_folder: Path) -> None:
-    """Forget the working state: the stage's bundle is sealed."""
-    shutil.rmtree(stage_folder / FOLDER, ignore_errors=True)

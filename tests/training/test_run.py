@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from rgsud_lib.bundle import seal
 from rgsud_lib.config import Config, parse_config
 from rgsud_lib.errors import BundleError, ConfigError, Preempted, TrainingError
+from rgsud_lib.files import CHECKPOINT
 from rgsud_lib.tracking import StageRun
 from rgsud_lib.training import checkpoint
 from rgsud_lib.training.curves import read_log
@@ -43,7 +44,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     files = (
         path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and checkpoint.FOLDER not in path.parts and path.name != "bundle.json"
+        if path.is_file() and CHECKPOINT not in path.parts and path.name != "bundle.json"
     )
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -187,7 +188,7 @@ def test_a_flipped_byte_in_a_checkpoint_is_refused(tiny, dataset, tmp_path, monk
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, 5, Trainer, "_train_step")
         recycle(tiny, dataset, tmp_path)
-    path = next((tmp_path / checkpoint.FOLDER).glob("*.pt"))
+    path = next((tmp_path / CHECKPOINT).glob("*.pt"))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)

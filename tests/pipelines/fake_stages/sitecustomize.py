@@ -70,7 +70,6 @@ def _module(name: str, **functions: Callable) -> None:
 
 
 os.environ["RGSUD_TRACKING"] = "off"
-_module("rgsud_lib.training.checkpoint", discard_checkpoint=lambda folder: None)
 _module("rgsud_lib.evaluation.report", summary_table=json.dumps)
 for _stage, _kind in (
     ("prepare", "dataset"),
