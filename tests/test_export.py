@@ -105,7 +105,7 @@ def test_model_card_tells_the_runs_facts(mini_run, evaluation: Path, exported: t
     assert f"| {metrics['pairs']['mean']['reinforced']['psnr_rgb']:.2f} |" in line
     header = next(line for line in card.splitlines() if line.startswith("| model"))
     assert "PSNR RGB ↑" in header
-    assert "decorrelation ↑ (was the reward)" in header
+    assert "rain_layer ↑ (was the reward)" in header
     assert exported[1]["weights_digest"] in card
     assert json.loads((mini_run.dataset / "bundle.json").read_text())["digest"] in card
     lines = card.splitlines()

@@ -47,11 +47,11 @@ def _until_sigterm(folder: Path) -> None:
     raise Preempted("step 7 was saved; the same command resumes")
 
 
-def _fake(stage: str, kind: str):
+def _fake(stage: str):
     def run(config, *inputs, **named):
         *rest, workdir = inputs
         digests = {str(index): _digest(value) for index, value in enumerate(rest)}
-        made = stages._stage(stage, kind, config, ("data",), digests, workdir, lambda folder, run: _work(stage, folder))
+        made = stages._stage(stage, config, digests, workdir, lambda folder, run: _work(stage, folder))
         if stage == "export":
             link_tree(made, workdir / "export")
         return made
@@ -71,11 +71,5 @@ def _module(name: str, **functions: Callable) -> None:
 
 os.environ["RGSUD_TRACKING"] = "off"
 _module("rgsud_lib.evaluation.report", summary_table=json.dumps)
-for _stage, _kind in (
-    ("prepare", "dataset"),
-    ("recycle", "recycled"),
-    ("reinforce", "reinforced"),
-    ("evaluate", "evaluation"),
-    ("export", "export"),
-):
-    setattr(stages, _stage, _fake(_stage, _kind))
+for _stage in stages.STAGES:
+    setattr(stages, _stage, _fake(_stage))
