@@ -248,7 +248,7 @@ def demo() -> dict[str, Any]:
     """The whole pipeline in at most 5 minutes on 2 CPU cores."""
     small = cpu()
     small["derainer"] = {"width": 12, "encoder": [1, 1], "middle": 1, "decoder": [1, 1]}
-    small["warm_start"] = {"enabled": True, "steps": 500}
+    small["warm_start"] = {"enabled": True, "steps": 1000}
     small["training"] |= {
         "steps": 100,
         "checkpoint_every": 100,
