@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rgsud_lib.errors import ConfigError
+from rgsud_lib.scorer_names import parse_scorer
 
 
 class Section(BaseModel):
@@ -125,13 +126,80 @@ class TrainingConfig(Section):
     validation_images: int = Field(8, ge=1, description="held-back clean images with drawn rain")
 
 
-class RewardConfig(Section):
-    """Which score decides what is a reward, and how much of the training time scoring may take."""
+Candidate = Literal["plain", "raw", "mirror", "flips", "rotations", "blend", "tiles"]
 
-    scorer: str = Field("rain_layer", description="score that decides what is a reward")
-    score_every: int = Field(50, ge=1, description="steps between scoring rounds")
-    score_images: int = Field(4, ge=1, description="full images derained and scored in a round")
-    mirror: bool = Field(False, description="ours: candidates are averaged over the image and its mirror image")
+
+class DaclipConfig(Section):
+    """DACLIP-IQA, the paper's reward model: how likely a degradation word is for an image."""
+
+    checkpoint: str = Field(
+        "hf://weblzw/daclip-uir-ViT-B-32-irsde/daclip_ViT-B-32.pt",
+        description="a path, s3://bucket/key or hf://owner/repository[@revision]/file",
+    )
+    sha256: str = Field("", description="expected SHA-256 of the checkpoint; empty: what the hub states")
+    architecture: Literal["ViT-B-32", "ViT-L-14"] = "ViT-B-32"
+    words: tuple[str, ...] = Field(
+        (
+            "motion-blurry", "hazy", "jpeg-compressed", "low-light", "noisy",
+            "raindrop", "rainy", "shadowed", "snowy", "uncompleted",
+        ),
+        description="what the softmax chooses between",
+    )  # fmt: skip
+    degradations: tuple[str, ...] = Field(("rainy",), description="the words whose probability counts against an image")
+    pairs: tuple[tuple[str, str], ...] = Field(
+        (), description="(good, bad) prompts; where given, the score is the mean probability of the good ones instead"
+    )
+    crops: int = Field(5, ge=0, description="crops at native resolution, besides one view of the whole image")
+
+    @model_validator(mode="after")
+    def known_degradations(self) -> DaclipConfig:
+        unknown = sorted(set(self.degradations) - set(self.words))
+        if unknown or not self.degradations:
+            raise ValueError(f"degradations {unknown} are not among words; choose from {', '.join(self.words)}")
+        return self
+
+
+class ClipIqaConfig(Section):
+    """CLIP-IQA (Wang et al., AAAI 2023): 'Good photo.' against 'Bad photo.', RN50 without positional embedding."""
+
+    checkpoint: str = Field("openai", description="open_clip's name of the RN50 weights, or a file as for daclip")
+    sha256: str = Field("", description="expected SHA-256 of the checkpoint file")
+    pairs: tuple[tuple[str, str], ...] = Field((("Good photo.", "Bad photo."),), min_length=1)
+
+
+class CriticConfig(Section):
+    """Ours: a small network trained on the user's own clean images to see what is wrong with an output."""
+
+    enabled: bool = Field(False, description="train it in prepare; needed where a scorer uses `critic`")
+    steps: int = Field(1500, ge=1)
+    batch: int = Field(8, ge=2)
+    crop: int = Field(96, ge=32)
+    width: int = Field(16, ge=4)
+    learning_rate: float = Field(1e-3, gt=0)
+    seed: int = Field(0, ge=0)
+
+
+class ScorersConfig(Section):
+    """Settings of the scorers that have any."""
+
+    combine: Literal["zscore", "rank"] = Field("zscore", description="how an ensemble makes its scorers comparable")
+    daclip: DaclipConfig = DaclipConfig()
+    clip_iqa: ClipIqaConfig = ClipIqaConfig()
+
+
+class RewardConfig(Section):
+    """Which score decides what is a reward, what it chooses between, and what that may cost."""
+
+    scorer: str = Field("rain_layer", description="score that decides: a name, or a sum such as critic+2*rain_layer")
+    candidates: tuple[Candidate, ...] = Field(
+        ("plain",), min_length=1, description="what is offered for an image, see `docs/rewards.md`"
+    )
+    budget: float = Field(0.05, gt=0, lt=1, description="share of a stage's arithmetic that goes into candidates")
+    round_every: int = Field(50, ge=1, description="steps between scoring rounds; the budget says how many images")
+    guard: float = Field(0.0, ge=0, description="strength of the fidelity guard; 0: off, 1: as measured on real pairs")
+    margin: float = Field(0.0, ge=0, description="a candidate must score higher than the reward by more than this")
+    warm_up: int = Field(0, ge=0, description="steps of stage 1 before anything is accepted")
+    max_age: int = Field(0, ge=0, description="any candidate replaces a reward this many steps old; 0: never")
 
 
 class ReinforcementConfig(Section):
@@ -144,6 +212,7 @@ class ReinforcementConfig(Section):
     learning_rate: float = Field(2e-4, gt=0)
     weight: float = Field(0.8, ge=0, description="weight of the self-reinforced loss (paper: 0.8)")
     distance: Literal["mse", "l1"] = Field("mse", description="form of the self-reinforced loss (paper: squared error)")
+    rescore: bool = Field(False, description="score stage 1's pool again where another scorer or version filled it")
 
 
 class EvaluationConfig(Section):
@@ -179,18 +248,24 @@ class Config(Section):
     method: MethodConfig = MethodConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
     training: TrainingConfig = TrainingConfig()
+    critic: CriticConfig = CriticConfig()
+    scorers: ScorersConfig = ScorersConfig()
     reward: RewardConfig = RewardConfig()
     reinforcement: ReinforcementConfig = ReinforcementConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")
-    def independent_judge(self) -> Config:
-        if self.reward.scorer == self.evaluation.judge:
+    def usable_scorers(self) -> Config:
+        reward, judge = (parse_scorer(name) for name in (self.reward.scorer, self.evaluation.judge))
+        both = sorted(reward.keys() & judge.keys())
+        if both:
             raise ValueError(
-                f"reward.scorer and evaluation.judge are both {self.evaluation.judge!r}: "
-                "the model was trained to please it; choose another judge"
+                f"reward.scorer={self.reward.scorer!r} and evaluation.judge={self.evaluation.judge!r} share "
+                f"{', '.join(both)}: the model was trained to please it; choose another judge"
             )
+        if "critic" in reward | judge and not self.critic.enabled:
+            raise ValueError("a scorer uses the critic, which is trained in prepare: add --set critic.enabled=true")
         return self
 
     def digest(self, *sections: str) -> str:
@@ -238,7 +313,7 @@ def cpu() -> dict[str, Any]:
             "steps": 600, "batch": 6, "crop": 64, "learning_rate": 3e-4, "final_learning_rate": 3e-5,
             "ema_decay": 0.998, "checkpoint_every": 200, "validate_every": 500, "validation_images": 8,
         },
-        "reward": {"mirror": True},
+        "reward": {"candidates": ["mirror"]},
         "reinforcement": {"steps": 2000, "learning_rate": 4e-4},
         "evaluation": {"tile": 512, "overlap": 32},
     }  # fmt: skip
@@ -291,15 +366,14 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: expected section.field=value, for example training.steps=1000")
     if path not in known:
         raise ConfigError(f"--set {override!r}: unknown setting {path!r}; {_nearest(path, known)}")
-    section, _, field = path.partition(".")
+    *sections, field = path.split(".")
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
-    if field:
-        tree.setdefault(section, {})[field] = value
-    else:
-        tree[section] = value
+    for section in sections:
+        tree = tree.setdefault(section, {})
+    tree[field] = value
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -21,13 +21,14 @@ from rgsud_lib.task import exclusive
 
 logger = logging.getLogger("rgsud")
 
-TRAINING = ("derainer", "method", "warm_start", "training", "reward")
+SCORING = ("critic", "scorers", "reward")
+TRAINING = ("derainer", "method", "warm_start", "training", *SCORING)
 # Each stage's kind of bundle and the sections of the configuration that change its result.
 STAGES = {
-    "prepare": ("dataset", ("data",)),
+    "prepare": ("dataset", ("data", "critic")),
     "recycle": ("recycled", TRAINING),
     "reinforce": ("reinforced", (*TRAINING, "reinforcement")),
-    "evaluate": ("evaluation", ("reward", "evaluation")),
+    "evaluate": ("evaluation", (*SCORING, "evaluation")),
     "export": ("export", ("derainer", "export")),
 }
 # What a stage does: (its folder, its MLflow run) -> facts for the bundle. Heavy imports happen in there,
@@ -41,6 +42,8 @@ def prepare(config: Config, rainy: str, clean: str, paired: str | None, workdir:
 
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
         facts = prepare_dataset(config.data, rainy, clean, paired, folder)
+        if config.critic.enabled:
+            _train_critic(config, folder)
         run.log_artifact(folder / "report.html")
         run.log_artifact(folder / "manifest.json")
         return facts
@@ -101,6 +104,20 @@ def export(config: Config, dataset: Path, reinforced: Path, evaluation: Path, wo
     folder = _stage("export", config, inputs, workdir, work)
     link_tree(folder, Path(workdir) / "export")
     return folder
+
+
+def _train_critic(config: Config, folder: Path) -> None:
+    """The critic of a dataset that is being prepared, from its clean training images."""
+    from functools import partial
+
+    from rgsud_lib.data.manifest import CRITIC, MANIFEST, Images, Manifest, read_image
+    from rgsud_lib.rewards.critic import Critic
+    from rgsud_lib.training.runtime import choose_device
+
+    choose_device(config.training)
+    manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
+    clean = Images(partial(read_image, folder), manifest.select("clean", "train"))
+    Critic.train(clean, config.critic).save(folder / CRITIC)
 
 
 def _digests(**bundles: Path) -> dict[str, str]:

@@ -22,7 +22,7 @@ from rgsud_lib.files import sha256_file
 SETTINGS = (
     "warm_start.steps=4", "warm_start.batch=2", "training.steps=8", "training.batch=2", "training.checkpoint_every=3",
     "training.log_every=1", "training.validate_every=4", "training.validation_images=1", "training.threads=1",
-    "reward.score_every=2", "reward.score_images=1", "reinforcement.steps=8", "evaluation.strips=1",
+    "reward.round_every=2", "reward.budget=0.4", "reinforcement.steps=8", "evaluation.strips=1",
 )  # fmt: skip
 RESULTS = (
     "recycle-*/derainer.safetensors", "recycle-*/networks.safetensors", "recycle-*/pool/index.json",

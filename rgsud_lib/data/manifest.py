@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from rgsud_lib.errors import BundleError
 Role = Literal["rainy", "clean", "paired_rainy", "paired_clean"]
 Split = Literal["train", "validation", "evaluation"]
 MANIFEST = "manifest.json"
+CRITIC = "critic.safetensors"
 
 
 class ImageRecord(Section):
@@ -113,6 +115,16 @@ class Dataset:
     def select(self, role: Role, split: Split | None = None) -> list[ImageRecord]:
         return self.manifest.select(role, split)
 
+    @property
+    def critic(self) -> Path | None:
+        """The critic that prepare trained on the clean images, None where it was not asked to."""
+        path = self.folder / CRITIC
+        return path if path.is_file() else None
+
+    def images(self, role: Role, split: Split) -> Images:
+        """All images of one role and split, in the manifest's order."""
+        return Images(self.image, self.manifest.select(role, split))
+
     def image(self, id: str) -> np.ndarray:
         """The image as uint8 H x W x 3, read-only; the least recently used leave the cache when it is full."""
         if id in self._cache:
@@ -124,6 +136,19 @@ class Dataset:
         while self._free < 0 and len(self._cache) > 1:
             self._free += self._cache.popitem(last=False)[1].nbytes
         return image
+
+
+class Images(Sequence[np.ndarray]):
+    """The images of some records, read when asked for: a scorer that fits on a hundred need not load thousands."""
+
+    def __init__(self, load: Callable[[str], np.ndarray], records: Sequence[ImageRecord]) -> None:
+        self._load, self._records = load, records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._load(self._records[index].id)
 
 
 def content_id(image: np.ndarray) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import nn
 
 from rgsud_lib.config import Config
 from rgsud_lib.data.images import to_tensor
-from rgsud_lib.data.manifest import Dataset, ImageRecord
+from rgsud_lib.data.manifest import Dataset
 from rgsud_lib.errors import DataError
 from rgsud_lib.evaluation.metrics import METRICS
 from rgsud_lib.evaluation.verdict import summarise
@@ -98,10 +97,10 @@ def prepare_evaluation(config: Config, data: Dataset, recycled: Path, reinforced
         if name != "warm_start" or (folders[stage] / file).is_file():
             models[name] = load_derainer(folders[stage] / file, device)
     evaluation = Evaluation(config, data, models, [], _cases(data))
-    clean = _LazyImages(data.image, data.select("clean", "train"))
+    clean = data.images("clean", "train")
     for name in (config.evaluation.judge, config.reward.scorer):
         try:
-            evaluation.scorers.append(build_scorer(name, clean))
+            evaluation.scorers.append(build_scorer(name, config, clean, data.critic, device))
         except DataError as error:
             evaluation.warnings.append(f"No {name} scores: {error}")
     return evaluation
@@ -143,19 +142,6 @@ def flat_metrics(summary: dict[str, Any]) -> dict[str, float]:
         for model, means in summary[group]["mean"].items()
         for name, value in means.items()
     }
-
-
-class _LazyImages(Sequence):
-    """Images decoded when asked for: a scorer that fits on a hundred need not load thousands."""
-
-    def __init__(self, load: Callable[[str], np.ndarray], records: Sequence[ImageRecord]) -> None:
-        self._load, self._records = load, records
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self._load(self._records[index].id)
 
 
 def _cases(data: Dataset) -> list[Case]:

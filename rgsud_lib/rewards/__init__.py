@@ -1,56 +1,108 @@
 """Scorers by name. A scorer may see the rainy input besides the output; higher is better, always.
 
-To add one: write a class with `name`, `version`, `higher_is_better` and `__call__`, and a line below.
+To add one: write a class as in `scorer.py`, name it in `rgsud_lib/scorer_names.py`, and add a line to `SCORERS`.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
+from rgsud_lib.config import Config
 from rgsud_lib.errors import ConfigError
-from rgsud_lib.rewards.decorrelation import Decorrelation
-from rgsud_lib.rewards.rain_layer import RainLayer
+from rgsud_lib.rewards.scorer import Scorer
+from rgsud_lib.scorer_names import PYIQA, parse_scorer
 
 
-class Scorer(Protocol):
-    """`scorer(output, rainy)`: two B x 3 x H x W in [0,1] to B float32 scores on the CPU, deterministic.
+@dataclass(frozen=True)
+class Ingredients:
+    """What scorers are made from: settings, the user's clean images (uint8 H x W x 3), the critic's file, a device."""
 
-    `version` digests weights and settings: scores of different versions are never compared.
-    `higher_is_better` is the native direction, for display.
-    """
-
-    name: str
-    version: str
-    higher_is_better: bool
-
-    def __call__(self, output: Tensor, rainy: Tensor) -> Tensor: ...
+    config: Config
+    clean: Sequence[np.ndarray]
+    critic: Path | None = None
+    device: str = "cpu"
 
 
-def _niqe(clean: Sequence[np.ndarray]) -> Scorer:
+def _critic(given: Ingredients) -> Scorer:
+    from rgsud_lib.rewards.critic import Critic
+
+    if given.critic is None:
+        raise ConfigError("no critic was trained: run prepare with --set critic.enabled=true, or name another scorer")
+    return Critic.load(given.critic)
+
+
+def _clip_iqa(given: Ingredients) -> Scorer:
+    from rgsud_lib.rewards.clip_iqa import ClipIqa
+
+    return ClipIqa.load(given.config.scorers.clip_iqa, given.device)
+
+
+def _daclip(given: Ingredients) -> Scorer:
+    from rgsud_lib.rewards.daclip import Daclip
+
+    return Daclip.load(given.config.scorers.daclip, given.device)
+
+
+def _decorrelation(given: Ingredients) -> Scorer:
+    from rgsud_lib.rewards.decorrelation import Decorrelation
+
+    return Decorrelation()
+
+
+def _niqe(given: Ingredients) -> Scorer:
     from rgsud_lib.rewards.niqe import Niqe
 
-    return Niqe.fit(clean)
+    return Niqe.fit(given.clean)
 
 
-SCORERS: dict[str, Callable[[Sequence[np.ndarray]], Scorer]] = {
-    "decorrelation": lambda clean: Decorrelation(),
+def _piqe(given: Ingredients) -> Scorer:
+    from rgsud_lib.rewards.piqe import Piqe
+
+    return Piqe()
+
+
+def _rain_layer(given: Ingredients) -> Scorer:
+    from rgsud_lib.rewards.rain_layer import RainLayer
+
+    return RainLayer()
+
+
+SCORERS: dict[str, Callable[[Ingredients], Scorer]] = {
+    "clip_iqa": _clip_iqa,
+    "critic": _critic,
+    "daclip": _daclip,
+    "decorrelation": _decorrelation,
     "niqe": _niqe,
-    "rain_layer": lambda clean: RainLayer(),
+    "piqe": _piqe,
+    "rain_layer": _rain_layer,
 }
 
 
-def build_scorer(name: str, clean: Sequence[np.ndarray]) -> Scorer:
-    """The scorer of that name; those with a model of clean images fit it on `clean` (uint8 H x W x 3).
+def build_scorer(
+    name: str, config: Config, clean: Sequence[np.ndarray], critic: Path | None = None, device: str = "cpu"
+) -> Scorer:
+    """The scorer of that name, `pyiqa:METRIC`, or the ensemble of a sum such as `critic+2*decorrelation`.
 
-    Raises ConfigError for an unknown name, with the nearest and all known ones.
+    Those with a model of clean images fit it on `clean` (uint8 H x W x 3); `critic` is the file that prepare
+    left. Raises ConfigError for an unknown name, BundleError where weights are missing.
     """
-    if name not in SCORERS:
-        near = difflib.get_close_matches(name, SCORERS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"unknown scorer {name!r}; {hint}known: {', '.join(SCORERS)}")
-    return SCORERS[name](clean)
+    weights = parse_scorer(name)
+    given = Ingredients(config, clean, critic, device)
+    members = [_build(member, given) for member in weights]
+    if len(members) == 1:
+        return members[0]
+    from rgsud_lib.rewards.ensemble import Ensemble
+
+    return Ensemble.fit(name, members, list(weights.values()), config.scorers.combine, clean)
+
+
+def _build(name: str, given: Ingredients) -> Scorer:
+    if name.startswith(PYIQA):
+        from rgsud_lib.rewards.pyiqa_backed import PyiqaScorer
+
+        return PyiqaScorer(name.removeprefix(PYIQA), given.device)
+    return SCORERS[name](given)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,28 +23,41 @@ from rgsud_lib.files import write_bytes
 
 @dataclass(frozen=True)
 class Entry:
-    """The best output of one image: its score, the step it came from, and how the slot grew."""
+    """The best output of one image: its score, where and when it came from, and how the slot grew.
+
+    An entry that the guard did not trust gives way to any that it does, whatever the scores.
+    """
 
     score: float
     first_score: float
     step: int
     file: str
+    source: str = "plain"
+    trusted: bool = True
     offered: int = 1
     accepted: int = 1
+    refused: int = 0
 
 
 class RewardPool:
-    """`policy` "reward" replaces on a strictly higher score; "last" always (the self-distillation control)."""
+    """`policy` "reward" replaces on a score higher by more than `margin`, or after `max_age` steps (0: never);
+    "last" replaces always (the self-distillation control)."""
 
-    def __init__(self, folder: Path, scorer: str, version: str, policy: str = "reward"):
+    def __init__(
+        self, folder: Path, scorer: str, version: str, policy: str = "reward", margin: float = 0.0, max_age: int = 0
+    ):
         self.folder, self.scorer, self.version, self.policy = folder, scorer, version, policy
+        self.margin, self.max_age = margin, max_age
         self.entries: dict[str, Entry] = {}
         self._decoded: dict[str, np.ndarray] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def offer(self, image_id: str, output: np.ndarray, score: float, step: int) -> bool:
+    def offer(
+        self, image_id: str, output: np.ndarray, score: float, step: int, source: str = "plain", trusted: bool = True
+    ) -> bool:
         """Offer an output (uint8 H x W x 3); True where it replaces the pooled one.
 
+        `trusted`: what the fidelity guard says; an empty slot takes what it gets.
         Raises TrainingError where the score is not finite: such a scorer cannot choose anything.
         """
         if not math.isfinite(score):
@@ -51,17 +66,28 @@ class RewardPool:
                 "expected a finite score: choose another scorer"
             )
         held = self.entries.get(image_id)
-        if held is not None and self.policy == "reward" and not score > held.score:
-            self.entries[image_id] = replace(held, offered=held.offered + 1)
+        refused = int(not trusted) + (0 if held is None else held.refused)
+        if held is not None and not self._better(held, score, step, trusted):
+            self.entries[image_id] = replace(held, offered=held.offered + 1, refused=refused)
             return False
-        file = f"{image_id}-{step:08d}.png"
+        file = f"{image_id}-{step:08d}-{source}.png"
         write_bytes(self.folder / file, _png(output))
         self._decoded[image_id] = output
-        grown = Entry(score, score, step, file) if held is None else replace(
-            held, score=score, step=step, file=file, offered=held.offered + 1, accepted=held.accepted + 1
-        )  # fmt: skip
-        self.entries[image_id] = grown
+        entry = Entry(score, score, step, file, source, trusted, refused=refused)
+        if held is not None:
+            entry = replace(
+                entry, first_score=held.first_score, offered=held.offered + 1, accepted=held.accepted + 1
+            )  # fmt: skip
+        self.entries[image_id] = entry
         return True
+
+    def _better(self, held: Entry, score: float, step: int, trusted: bool) -> bool:
+        if self.policy == "last":
+            return True
+        if trusted != held.trusted:
+            return trusted
+        too_old = 0 < self.max_age <= step - held.step
+        return too_old or score > held.score + self.margin
 
     def image(self, image_id: str) -> np.ndarray:
         """The pooled output, uint8 H x W x 3. Raises BundleError where its file is missing."""
@@ -84,6 +110,10 @@ class RewardPool:
             "pool/growth_mean": float(np.mean([entry.score - entry.first_score for entry in entries])),
             "pool/filled": float(len(entries)),
             "pool/acceptance_rate": sum(entry.accepted for entry in entries) / offered,
+            "pool/refused_rate": sum(entry.refused for entry in entries) / offered,
+        } | {
+            f"pool/from_{source}": count / len(entries)
+            for source, count in sorted(Counter(entry.source for entry in entries).items())
         }
 
     def index(self) -> dict[str, Any]:
@@ -98,11 +128,29 @@ class RewardPool:
         if (index["scorer"], index["version"]) != (self.scorer, self.version):
             raise BundleError(
                 f"the pool was scored by {index['scorer']} version {index['version']}, this run uses {self.scorer} "
-                f"version {self.version}; scores of different versions cannot be compared: "
-                "run stage 1 again with this scorer"
+                f"version {self.version}; scores of different versions cannot be compared: run stage 1 again with "
+                "this scorer, or score the pool again with --set reinforcement.rescore=true"
             )
         self.entries = {image_id: Entry(**entry) for image_id, entry in index["entries"].items()}
         self._decoded.clear()
+
+    def adopt(
+        self, index: dict[str, Any], folder: Path, steps: int, rescore: Callable[[str, np.ndarray], float] | None
+    ) -> None:
+        """Start from another stage's pool, `steps` long, in `folder`; `rescore` gives new scores where given.
+
+        Its entries get negative steps, so that ages count on. Raises BundleError as `restore` does.
+        """
+        for entry in index["entries"].values():
+            if not (self.folder / entry["file"]).exists():
+                write_bytes(self.folder / entry["file"], (folder / entry["file"]).read_bytes())
+        if rescore is not None:
+            index = index | {"scorer": self.scorer, "version": self.version}
+        self.restore(index)
+        for image_id, entry in self.entries.items():
+            score = entry.score if rescore is None else rescore(image_id, self.image(image_id))
+            first = entry.first_score if rescore is None else score
+            self.entries[image_id] = replace(entry, step=entry.step - steps, score=score, first_score=first)
 
     def collect_garbage(self) -> None:
         """Remove pictures that the present index does not name. Call it only after that index was saved."""

@@ -28,13 +28,17 @@ class RainLayer:
     higher_is_better = True
 
     def __init__(self) -> None:
-        self.version = digest_of({"name": self.name, "revision": 1, "scene": SCENE, "rest": REST})
+        self.version = digest_of({"name": self.name, "revision": 2, "scene": SCENE, "rest": REST})
 
     def __call__(self, output: Tensor, rainy: Tensor) -> Tensor:
         """Output and rainy B x 3 x H x W in [0,1] to B scores. Raises ValueError on bad images."""
+        return self.score_map(output, rainy).mean(dim=(1, 2, 3)).cpu()
+
+    def score_map(self, output: Tensor, rainy: Tensor) -> Tensor:
+        """What each pixel adds, B x 1 x H x W; its mean is the score."""
         output, rainy = check_images(output, "output").float(), check_images(rainy, "rainy").float()
         removed = rainy - output
         rain = removed.mean(1, keepdim=True).clamp(min=0)
         scene = correlation(rain[:, 0, 1:-1, 1:-1].flatten(1), gradient_magnitude(output).flatten(1)).clamp(min=0)
-        energy = rain.square().mean(dim=(1, 2, 3)) * (1 - SCENE * scene)
-        return 1000 * (energy - REST * (removed - rain).square().mean(dim=(1, 2, 3))).cpu()
+        kept = (1 - SCENE * scene).view(-1, 1, 1, 1)
+        return 1000 * (rain.square() * kept - REST * (removed - rain).square().mean(dim=1, keepdim=True))

@@ -1,39 +1,73 @@
-"""Reward recycling (paper, Algorithm 1), amortised: a few full images now and then, by the EMA weights."""
+"""Reward recycling (paper, Algorithm 1), amortised: a few full images now and then, as many as the budget allows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rgsud_lib.config import RewardConfig
 from rgsud_lib.data.images import to_tensor, to_uint8
 from rgsud_lib.data.sampling import Stream, stream
-from rgsud_lib.rewards import Scorer
+from rgsud_lib.rewards.guard import Guard
 from rgsud_lib.rewards.pool import RewardPool
+from rgsud_lib.rewards.scorer import Scorer
+from rgsud_lib.training.budget import Budget
+from rgsud_lib.training.candidates import SOURCES, Candidates, Derain
+
+BATCH = 4  # images of one size that are derained and scored together
 
 
-@dataclass
 class Recycler:
-    """Derains, scores and offers rainy training images; which ones is a pure function of (seed, round)."""
+    """Makes, scores and offers the candidates of rainy training images.
 
-    images: Sequence[str]
-    load: Callable[[str], np.ndarray]
-    scorer: Scorer
-    pool: RewardPool
-    seed: int
-    derain: Callable[[Tensor], Tensor]
+    Which images a round takes is a pure function of (seed, operations spent on training): each epoch visits
+    all of them once, in its own random order.
+    """
 
-    def recycle_some(self, round_number: int, count: int, step: int) -> None:
-        """The `count` images whose turn it is: each epoch visits all of them once, in its own random order."""
-        first = round_number * count
-        self._offer([self._visit(position) for position in range(first, first + min(count, len(self.images)))], step)
+    def __init__(
+        self,
+        config: RewardConfig,
+        images: Sequence[str],
+        load: Callable[[str], np.ndarray],
+        scorer: Scorer,
+        pool: RewardPool,
+        seed: int,
+        derain: Derain,
+        derain_raw: Derain,
+    ):
+        self.config, self.images, self.load, self.scorer, self.pool = config, images, load, scorer, pool
+        self.seed, self.derain, self.derain_raw = seed, derain, derain_raw
+        self.guard = Guard(config.guard) if config.guard else None
+        self.budget = Budget(config.budget, self._rehearse)
+        self._position, self._spent = 0, 0.0
+
+    def recycle_due(self, training_flops: float, step: int) -> None:
+        """Offer the images whose turn has come since the round before."""
+        self._offer(list(self.due(training_flops)), step)
+
+    def due(self, training_flops: float) -> Iterator[str]:
+        """Move on to where the budget allows after so much training; yields the images on the way."""
+        allowance = self.budget.allowance(training_flops)
+        while True:
+            image = self._visit(self._position)
+            height, width = self.load(image).shape[:2]
+            cost = self.budget.cost(height * width)
+            if self._spent + cost > allowance:
+                return
+            self._position, self._spent = self._position + 1, self._spent + cost
+            yield image
+
+    def skip_to(self, training_flops: float) -> None:
+        """Pass over the images of rounds that are behind a resumed run."""
+        for _ in self.due(training_flops):
+            pass
 
     def recycle_all(self, step: int) -> None:
-        """Every image once, so that no slot stays empty."""
+        """Every image once, so that no slot stays empty; this is outside the budget."""
         self._offer(self.images, step)
 
     def _visit(self, position: int) -> str:
@@ -41,22 +75,33 @@ class Recycler:
         return self.images[stream(self.seed, epoch, Stream.SCORING).permutation(len(self.images))[place]]
 
     @torch.no_grad()
-    def _offer(self, images: Sequence[str], step: int, batch: int = 4) -> None:
+    def _offer(self, images: Sequence[str], step: int) -> None:
         loaded = sorted((self.load(image).shape[:2], image) for image in dict.fromkeys(images))
         for _, group in groupby(loaded, key=lambda item: item[0]):
             names = [image for _, image in group]
-            for start in range(0, len(names), batch):
-                self._offer_batch(names[start : start + batch], step)
+            for start in range(0, len(names), BATCH):
+                self._offer_batch(names[start : start + BATCH], step)
 
     def _offer_batch(self, names: Sequence[str], step: int) -> None:
         rainy = to_tensor(np.stack([self.load(name) for name in names]))
-        # Scored as it will be stored: the pool's 8-bit picture is the reward.
-        outputs = to_uint8(self.derain(rainy))
-        scores = self.scorer(to_tensor(outputs), rainy)
-        for name, output, score in zip(names, outputs, scores.tolist(), strict=True):
-            self.pool.offer(name, output, score, step)
+        rewards = [to_tensor(self.pool.image(name)) if name in self.pool.entries else None for name in names]
+        candidates = Candidates(rainy, rewards, self.derain, self.derain_raw, self.scorer)
+        for source in self.config.candidates:
+            # Scored as it will be stored: the pool's 8-bit picture is the reward.
+            outputs = to_uint8(SOURCES[source](candidates))
+            scores, trusted = self._judge(to_tensor(outputs), rainy)
+            for name, output, score, kept in zip(names, outputs, scores.tolist(), trusted.tolist(), strict=True):
+                self.pool.offer(name, output, score, step, source, kept)
 
+    def _judge(self, outputs: Tensor, rainy: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores, and whether the guard trusts them."""
+        trusted = torch.ones(len(outputs), dtype=torch.bool) if self.guard is None else self.guard(outputs, rainy)
+        return self.scorer(outputs, rainy), trusted
 
-def mirrored(derain: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The mean of a derainer's output for an image and, mirrored back, for its mirror image: twice the cost."""
-    return lambda images: (derain(images) + derain(images.flip(-1)).flip(-1)) / 2
+    @torch.no_grad()
+    def _rehearse(self, side: int) -> None:
+        """All that one image of that side costs, on noise; nothing is offered."""
+        noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(self.seed))
+        candidates = Candidates(noise, [noise], self.derain, self.derain_raw, self.scorer)
+        for source in self.config.candidates:
+            self._judge(SOURCES[source](candidates).clamp(0, 1), noise)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import load_file, save
 
 from rgsud_lib.config import Config
+from rgsud_lib.data.images import to_tensor
 from rgsud_lib.data.manifest import Dataset
 from rgsud_lib.files import write_bytes, write_json
 from rgsud_lib.inference import save_derainer
@@ -19,7 +20,7 @@ from rgsud_lib.tracking import StageRun
 from rgsud_lib.training.batches import Batches
 from rgsud_lib.training.curves import Curves
 from rgsud_lib.training.phase import Phase
-from rgsud_lib.training.recycling import Recycler, mirrored
+from rgsud_lib.training.recycling import Recycler
 from rgsud_lib.training.runtime import make_fabric, stop_on_sigterm
 from rgsud_lib.training.trainer import Trainer
 from rgsud_lib.training.validation import Validator
@@ -29,90 +30,69 @@ GRID_IMAGES = 2  # fixed rainy images shown of each split
 
 def train_recycle(config: Config, dataset: Path, folder: Path, run: StageRun) -> dict[str, Any]:
     """Stage 1 in `folder`: the warm start if enabled, then unpaired training that fills the pool."""
-    training, warm = config.training, config.warm_start
-    phases = [
-        Phase(
-            "recycle",
-            training.steps,
-            training.learning_rate,
-            training.final_learning_rate,
-            recycles=True,
-            rewards=False,
-        ),
-    ]
+    warm, training = config.warm_start, config.training
+    rates = training.learning_rate, training.final_learning_rate
+    phases = [Phase("recycle", training.steps, *rates, recycles=True, rewards=False)]
+    if warm.enabled:
+        rates = warm.learning_rate, warm.final_learning_rate
+        phases.insert(0, Phase("warm_start", warm.steps, *rates, recycles=False, rewards=False))
     with stop_on_sigterm() as stop:
-        trainer = _trainer(config, Dataset.open(dataset), folder, run, stop, "reward")
-        if warm.enabled:
-            trainer.run(
-                [
-                    Phase(
-                        "warm_start",
-                        warm.steps,
-                        warm.learning_rate,
-                        warm.final_learning_rate,
-                        recycles=False,
-                        rewards=False,
-                    ),
-                    *phases,
-                ]
-            )
-        else:
-            trainer.run(phases)
+        trainer = _trainer(config, dataset, folder, run, stop, "reward")
+        trainer.run(phases)
     return _finish(config, trainer)
 
 
 def train_reinforce(config: Config, dataset: Path, recycled: Path, folder: Path, run: StageRun) -> dict[str, Any]:
     """Stage 2 in `folder`: starts from stage 1's weights and pool; the switch is on the rewards."""
     stage = config.reinforcement
-    rewards = stage.source != "none"
     phase = Phase(
         "reinforce",
         stage.steps,
         stage.learning_rate,
         config.training.final_learning_rate,
         recycles=True,
-        rewards=rewards,
+        rewards=stage.source != "none",
     )
     with stop_on_sigterm() as stop:
-        trainer = _trainer(
-            config, Dataset.open(dataset), folder, run, stop, "last" if stage.source == "last" else "reward"
-        )
+        trainer = _trainer(config, dataset, folder, run, stop, "last" if stage.source == "last" else "reward")
         _start_from(trainer, recycled)
         trainer.run([phase])
     return _finish(config, trainer)
 
 
-def _trainer(config: Config, dataset: Dataset, folder: Path, run: StageRun, stop: Any, policy: str) -> Trainer:
+def _trainer(config: Config, dataset: Path, folder: Path, run: StageRun, stop: Any, policy: str) -> Trainer:
+    data, reward = Dataset.open(dataset), config.reward
     fabric = make_fabric(config.training)
     trainer = Trainer(config, fabric, folder, Curves(folder, run), stop, resume_key=folder.name)
-    rainy = [record.id for record in dataset.select("rainy", "train")]
-    clean = [record.id for record in dataset.select("clean", "train")]
-    scorer = build_scorer(config.reward.scorer, [dataset.image(image) for image in clean[:100]])
-    pool = RewardPool(folder / "pool", scorer.name, scorer.version, policy)
+    rainy = [record.id for record in data.select("rainy", "train")]
+    clean = [record.id for record in data.select("clean", "train")]
+    scorer = build_scorer(reward.scorer, config, data.images("clean", "train"), data.critic, str(fabric.device))
+    pool = RewardPool(folder / "pool", scorer.name, scorer.version, policy, reward.margin, reward.max_age)
     held_back = [
-        dataset.image(record.id)
-        for record in dataset.select("clean", "validation")[: config.training.validation_images]
+        data.image(record.id) for record in data.select("clean", "validation")[: config.training.validation_images]
     ]
-    shown = rainy[:GRID_IMAGES] + [record.id for record in dataset.select("rainy", "validation")][:GRID_IMAGES]
-    candidate = mirrored(trainer.derain) if config.reward.mirror else trainer.derain
+    shown = rainy[:GRID_IMAGES] + [record.id for record in data.select("rainy", "validation")][:GRID_IMAGES]
     trainer.attach(
-        Batches(config, rainy, clean, dataset.image, pool),
-        Recycler(rainy, dataset.image, scorer, pool, config.training.seed, candidate),
-        Validator(held_back, [(image, dataset.image(image)) for image in shown], config.training.seed, trainer.derain),
+        Batches(config, rainy, clean, data.image, pool),
+        Recycler(reward, rainy, data.image, scorer, pool, config.training.seed, trainer.derain, trainer.derain_raw),
+        Validator(held_back, [(image, data.image(image)) for image in shown], config.training.seed, trainer.derain),
     )
     return trainer
 
 
 def _start_from(trainer: Trainer, recycled: Path) -> None:
     """Networks, EMA and pool of stage 1; a checkpoint of stage 2, where there is one, overrides them later."""
+    config, recycler = trainer.config, trainer.recycler
     trainer.method.load_state_dict(load_file(recycled / "networks.safetensors"))
     trainer.ema.module.load_state_dict(load_file(recycled / "derainer.safetensors"))
-    trainer.ema.updates = trainer.config.training.steps
+    trainer.ema.updates = config.training.steps
+
+    def rescore(image: str, reward: np.ndarray) -> float:
+        return float(recycler.scorer(to_tensor(reward), to_tensor(recycler.load(image))))
+
     index = json.loads((recycled / "pool" / "index.json").read_text())
-    for entry in index["entries"].values():
-        if not (trainer.pool.folder / entry["file"]).exists():
-            shutil.copyfile(recycled / "pool" / entry["file"], trainer.pool.folder / entry["file"])
-    trainer.pool.restore(index)
+    steps = config.training.steps + (config.warm_start.steps if config.warm_start.enabled else 0)
+    trainer.pool.adopt(index, recycled / "pool", steps, rescore if config.reinforcement.rescore else None)
 
 
 def _finish(config: Config, trainer: Trainer) -> dict[str, Any]:

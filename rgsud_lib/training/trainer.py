@@ -19,6 +19,7 @@ from rgsud_lib.losses import self_reinforced_loss
 from rgsud_lib.methods import build_method
 from rgsud_lib.rewards.pool import RewardPool
 from rgsud_lib.training.batches import Batches
+from rgsud_lib.training.budget import count_flops
 from rgsud_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from rgsud_lib.training.curves import Curves
 from rgsud_lib.training.ema import Ema
@@ -46,7 +47,7 @@ class Trainer:
         self.method = build_method(config).to(memory_format=torch.channels_last)
         self.method.to(fabric.device)
         self.ema = Ema(self.method.derainer, config.training.ema_decay)
-        self.phase_name, self.step, self.skipped, self.last_psnr = "", 0, 0, 0.0
+        self.phase_name, self.step, self.skipped, self.last_psnr, self.flops = "", 0, 0, 0.0, 0
         self.groups: dict[str, list[nn.Parameter]] = {
             "derainer": list(self.method.derainer.parameters()),
             "generator": [*self.method.generator.parameters(), *self.method.unet.parameters()],
@@ -63,14 +64,18 @@ class Trainer:
         return self.recycler.pool
 
     def derain(self, images: Tensor) -> Tensor:
-        """Full images by the EMA weights, clamped to [0,1]: what is scored and validated."""
+        """Full images by the EMA weights, clamped to [0,1], on the CPU: what is scored and validated."""
+        return self._derain(self.ema.module, images)
+
+    def derain_raw(self, images: Tensor) -> Tensor:
+        """The same by the present weights."""
+        return self._derain(self.method.derainer, images)
+
+    def _derain(self, derainer: nn.Module, images: Tensor) -> Tensor:
+        tile, overlap = self.config.evaluation.tile, self.config.evaluation.overlap
         images = images.to(self.fabric.device, memory_format=torch.channels_last)
-        with self.fabric.autocast():
-            return (
-                derain(self.ema.module, images, self.config.evaluation.tile, self.config.evaluation.overlap)
-                .float()
-                .cpu()
-            )
+        with torch.no_grad(), self.fabric.autocast():
+            return derain(derainer, images, tile, overlap).float().cpu()
 
     # --- the loop -----------------------------------------------------------------------------------
 
@@ -91,7 +96,7 @@ class Trainer:
 
     def _start(self, phase: Phase, state: dict[str, Any] | None) -> None:
         """Fresh optimisers for a phase, or everything as it was at the checkpoint."""
-        self.phase_name, self.step = phase.name, 0
+        self.phase_name, self.step, self.flops = phase.name, 0, 0
         fused = self.fabric.device.type == "cuda"
         self.optimizers = {
             name: torch.optim.Adam(group, lr=phase.learning_rate, betas=self.config.training.betas, fused=fused)
@@ -99,6 +104,8 @@ class Trainer:
         }
         if state:
             self._restore(state)
+            if phase.recycles:
+                self.recycler.skip_to(self._flops_until(self.step - self.step % self.config.reward.round_every))
         else:
             # A set-up that cannot validate fails now, not after hours.
             self.validator.psnr_rgb(2)
@@ -111,20 +118,17 @@ class Trainer:
                 rate = cosine(phase, self.step)
                 batch = self.batches.batch(phase, self.step, self.fabric.device)
                 clock.mark("data")
-                self._train_step(phase, batch, rate)
+                self._counted_step(phase, batch, rate)
                 self.step += 1
                 clock.mark("step")
                 progress.advance(f"validation {self.last_psnr:.2f} dB" if self.last_psnr else "")
-                if phase.recycles and self.step % self.config.reward.score_every == 0:
-                    self.recycler.recycle_some(
-                        self.step // self.config.reward.score_every - 1,
-                        self.config.reward.score_images,
-                        self._global(phase),
-                    )
+                if phase.recycles and self._round(self.step):
+                    self.recycler.recycle_due(self._flops_until(self.step), self._global(phase))
                     clock.mark("scoring")
                 last = self.step == phase.steps
-                if last and phase.recycles:
+                if last and phase.recycles and not phase.rewards:
                     self.recycler.recycle_all(self._global(phase))
+                    clock.mark("filling")
                 if self.step % training.log_every == 0 or self.step % training.validate_every == 0 or last:
                     self._log(phase, rate, clock, validate=self.step % training.validate_every == 0 or last)
                 if self.step % training.checkpoint_every == 0 or last or self.stop:
@@ -134,6 +138,22 @@ class Trainer:
                     raise Preempted(
                         f"SIGTERM at step {self.step} of {phase.name}: the state is saved; the same command resumes"
                     )
+
+    def _counted_step(self, phase: Phase, batch: Any, rate: float) -> None:
+        """A step; the arithmetic of the first ones, up to one of each kind, is counted."""
+        if self.step < self.config.method.adversarial_every:
+            self.flops += count_flops(lambda: self._train_step(phase, batch, rate))
+        else:
+            self._train_step(phase, batch, rate)
+
+    def _flops_until(self, step: int) -> float:
+        """Operations that training has used, after the warm-up, by that step of the phase."""
+        counted = self.config.method.adversarial_every
+        warm_up = 0 if self.phase_name == "reinforce" else self.config.reward.warm_up
+        return self.flops / counted * max(0, step - warm_up) if step >= counted else 0.0
+
+    def _round(self, step: int) -> bool:
+        return step % self.config.reward.round_every == 0
 
     def _train_step(self, phase: Phase, batch: Any, rate: float) -> None:
         """One update of the derainer and, when due, of G, the U-Net and D. Non-finite gradients reach no optimiser."""
@@ -226,7 +246,7 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         return {
             "key": self.resume_key, "phase": self.phase_name, "step": self.step,
-            "skipped": self.skipped, "last_psnr": self.last_psnr,
+            "skipped": self.skipped, "last_psnr": self.last_psnr, "flops": self.flops,
             "networks": self.method.state_dict(), "ema": self.ema.module.state_dict(), "ema_updates": self.ema.updates,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "pool": self.pool.index(), "curves": self.curves.state(),
@@ -239,6 +259,7 @@ class Trainer:
                 f"({state['key']}, expected {self.resume_key}); delete the folder or use another --workdir"
             )
         self.step, self.skipped, self.last_psnr = state["step"], state["skipped"], state["last_psnr"]
+        self.flops = state["flops"]
         self.method.load_state_dict(state["networks"])
         self.ema.module.load_state_dict(state["ema"])
         self.ema.updates = state["ema_updates"]

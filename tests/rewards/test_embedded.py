@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rgsud_lib.config import Config
 from rgsud_lib.data.rain import draw_rain
 from rgsud_lib.errors import ConfigError
 from rgsud_lib.rewards import build_scorer
@@ -12,7 +13,7 @@ from rgsud_lib.rewards import build_scorer
 
 @pytest.fixture(params=["decorrelation", "rain_layer"])
 def scorer(request):
-    return build_scorer(request.param, [])
+    return build_scorer(request.param, Config(), [])
 
 
 @pytest.fixture
@@ -45,14 +46,14 @@ def test_rain_layer_cannot_be_pleased_by_removing_next_to_nothing(scene):
         0, 1
     )
     half = (scene + rainy) / 2
-    decorrelation, rain_layer = build_scorer("decorrelation", []), build_scorer("rain_layer", [])
+    decorrelation, rain_layer = build_scorer("decorrelation", Config(), []), build_scorer("rain_layer", Config(), [])
     assert float(decorrelation(specks, rainy)) > float(decorrelation(half, rainy))
     assert float(rain_layer(specks, rainy)) < float(rain_layer(half, rainy))
 
 
 def test_rain_layer_charges_for_darkening_and_colour(scene):
     rainy = draw_rain(scene, 3)
-    scorer = build_scorer("rain_layer", [])
+    scorer = build_scorer("rain_layer", Config(), [])
     tint = torch.tensor([0.05, 0.0, -0.05]).view(1, 3, 1, 1)
     assert float(scorer((scene + tint).clamp(0, 1), rainy)) < float(scorer(scene, rainy))
 
@@ -75,5 +76,5 @@ def test_images_out_of_range_are_refused(scorer, scene):
 
 
 def test_unknown_scorer_names_the_nearest_and_lists_all():
-    with pytest.raises(ConfigError, match=r"'niqqe'; did you mean 'niqe'\? known: decorrelation, niqe, rain_layer"):
-        build_scorer("niqqe", [])
+    with pytest.raises(ConfigError, match=r"'niqqe'; did you mean 'niqe'\? known: clip_iqa, critic"):
+        build_scorer("niqqe", Config(), [])

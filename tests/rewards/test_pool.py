@@ -36,6 +36,48 @@ def test_the_control_keeps_the_last_output(tmp_path):
     assert pool.image("a")[0, 0, 0] == 2
 
 
+def test_a_margin_must_be_exceeded(tmp_path):
+    pool = RewardPool(tmp_path, "decorrelation", "v1", margin=0.2)
+    pool.offer("a", picture(1), 0.5, 10)
+    assert not pool.offer("a", picture(2), 0.7, 20)
+    assert pool.offer("a", picture(3), 0.71, 30)
+
+
+def test_a_reward_of_the_maximum_age_gives_way(tmp_path):
+    pool = RewardPool(tmp_path, "decorrelation", "v1", max_age=100)
+    pool.offer("a", picture(1), 0.5, 10)
+    assert not pool.offer("a", picture(2), 0.1, 109)
+    assert pool.offer("a", picture(3), 0.1, 110)
+
+
+def test_what_the_guard_trusts_replaces_what_it_does_not(pool):
+    assert pool.offer("a", picture(1), 0.9, 1, trusted=False)
+    assert pool.offer("a", picture(2), 0.1, 2, source="mirror")
+    assert not pool.offer("a", picture(3), 0.9, 3, trusted=False)
+    assert pool.image("a")[0, 0, 0] == 2
+    statistics = pool.statistics()
+    assert statistics["pool/refused_rate"] == pytest.approx(2 / 3)
+    assert statistics["pool/from_mirror"] == 1.0
+
+
+def test_another_stages_pool_is_adopted_with_ages_that_count_on(pool, tmp_path):
+    pool.offer("a", picture(7), 0.5, 40)
+    next_stage = RewardPool(tmp_path / "next", "decorrelation", "v1", max_age=100)
+    next_stage.adopt(pool.index(), pool.folder, steps=50, rescore=None)
+    assert next_stage.entries["a"].step == -10 and next_stage.image("a")[0, 0, 0] == 7
+    assert not next_stage.offer("a", picture(2), 0.1, 89) and next_stage.offer("a", picture(2), 0.1, 90)
+
+
+def test_a_pool_of_another_version_is_scored_again_when_asked_to(pool, tmp_path):
+    pool.offer("a", picture(7), 0.5, 40)
+    newer = RewardPool(tmp_path / "newer", "rain_layer", "v2")
+    with pytest.raises(BundleError, match="rescore=true"):
+        newer.adopt(pool.index(), pool.folder, 50, None)
+    newer.adopt(pool.index(), pool.folder, 50, lambda name, image: float(image.mean()) if name == "a" else 0.0)
+    entry = newer.entries["a"]
+    assert (entry.score, entry.first_score, newer.index()["version"]) == (7.0, 7.0, "v2")
+
+
 def test_an_older_index_still_finds_its_pictures_until_garbage_is_collected(pool, tmp_path):
     pool.offer("a", picture(1), 0.1, 10)
     saved = pool.index()
@@ -44,7 +86,7 @@ def test_an_older_index_still_finds_its_pictures_until_garbage_is_collected(pool
     resumed.restore(saved)
     assert resumed.image("a")[0, 0, 0] == 1
     resumed.collect_garbage()
-    assert [path.name for path in (tmp_path / "pool").iterdir()] == ["a-00000010.png"]
+    assert [path.name for path in (tmp_path / "pool").iterdir()] == ["a-00000010-plain.png"]
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
@@ -62,6 +104,6 @@ def test_scores_of_another_version_are_not_compared(pool, tmp_path):
 def test_a_missing_picture_is_named(pool):
     pool.offer("a", picture(1), 0.1, 1)
     pool.restore(pool.index())
-    (pool.folder / "a-00000001.png").unlink()
-    with pytest.raises(BundleError, match="a-00000001.png is missing"):
+    (pool.folder / "a-00000001-plain.png").unlink()
+    with pytest.raises(BundleError, match="a-00000001-plain.png is missing"):
         pool.image("a")

@@ -1,0 +1,44 @@
+"""The names of scorers and of weighted sums of them, known without importing any network.
+
+`rain_layer` is one scorer, `critic+2*decorrelation` an ensemble, `pyiqa:musiq` one of pyiqa's metrics.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+
+from rgsud_lib.errors import ConfigError
+
+KNOWN = ("clip_iqa", "critic", "daclip", "decorrelation", "niqe", "piqe", "rain_layer")
+PYIQA = "pyiqa:"
+
+
+def parse_scorer(text: str) -> dict[str, float]:
+    """`"a+2*b"` to `{"a": 1.0, "b": 2.0}`. Raises ConfigError: unknown or repeated name, weight not above 0."""
+    weights: dict[str, float] = {}
+    for term in text.split("+"):
+        factor, star, name = term.strip().rpartition("*")
+        weight = _weight(factor, text) if star else 1.0
+        name = name.strip()
+        if name not in KNOWN and not (name.startswith(PYIQA) and len(name) > len(PYIQA)):
+            near = difflib.get_close_matches(name, KNOWN, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(
+                f"unknown scorer {name!r}; {hint}known: {', '.join(KNOWN)}, {PYIQA}METRIC, and sums such as "
+                "critic+2*decorrelation"
+            )
+        if name in weights:
+            raise ConfigError(f"scorer {text!r} names {name!r} twice; give it one weight, for example 2*{name}")
+        weights[name] = weight
+    return weights
+
+
+def _weight(text: str, scorer: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise ConfigError(f"scorer {scorer!r}: weight {text.strip()!r} is not a number above 0; write 2*niqe+critic")
+    return weight

@@ -1,0 +1,40 @@
+"""What scoring may cost (ours): a share of a stage's arithmetic, counted and not timed.
+
+Times differ from run to run, so a schedule made from them could not be resumed exactly. Floating-point
+operations of convolutions and matrix products do not, and follow the times closely where the same
+networks do both; the log has the measured share beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch.utils.flop_counter import FlopCounterMode
+
+SIDES = 96, 192  # images on which the cost of scoring is counted
+
+
+def count_flops(work: Callable[[], object]) -> int:
+    """Floating-point operations of the convolutions and matrix products in `work()`, backward passes included."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+class Budget:
+    """How much of the training's arithmetic the candidates of so many images take."""
+
+    def __init__(self, share: float, score: Callable[[int], object]):
+        """`share` of the total, in (0, 1); `score(side)` makes and scores the candidates of a `side` square image."""
+        small, large = (count_flops(lambda side=side: score(side)) for side in SIDES)
+        self.share = share
+        self.per_pixel = (large - small) / (SIDES[1] ** 2 - SIDES[0] ** 2)
+        self.per_image = max(0.0, small - self.per_pixel * SIDES[0] ** 2)
+
+    def cost(self, pixels: int) -> float:
+        """Operations for one image."""
+        return self.per_image + self.per_pixel * pixels
+
+    def allowance(self, training_flops: float) -> float:
+        """Operations that scoring may have used once training has used `training_flops`."""
+        return training_flops * self.share / (1 - self.share)
