@@ -76,6 +76,9 @@ class MethodConfig(Section):
         "pseudo_rainy",
         description="fake that D trains on: G(B_u, F(O_r)) as CSUD, or ours: rain of another image on derained O_r",
     )
+    correction_weight: float = Field(
+        0.0, ge=0, description="ours: L1 that keeps G near the plain transplant of the rain it was given"
+    )
     adversarial_every: int = Field(1, ge=1, description="ours: steps between updates of G, the U-Net and D")
     rain_prior: Literal["none", "achromatic"] = Field(
         "none", description="ours: F keeps only light that is added to all channels alike"
@@ -163,7 +166,7 @@ class ClipIqaConfig(Section):
     """CLIP-IQA (Wang et al., AAAI 2023): 'Good photo.' against 'Bad photo.', RN50 without positional embedding."""
 
     checkpoint: str = Field("openai", description="open_clip's name of the RN50 weights, or a file as for daclip")
-    sha256: str = Field("", description="expected SHA-256 of the checkpoint file")
+    sha256: str = Field("", description="expected SHA-256 of the checkpoint; empty: what the hub states")
     pairs: tuple[tuple[str, str], ...] = Field((("Good photo.", "Bad photo."),), min_length=1)
 
 
@@ -306,7 +309,7 @@ def cpu() -> dict[str, Any]:
             "unet_width": 8, "unet_depth": 3, "generator_width": 8,
             "discriminator_width": 16, "discriminator_layers": 2, "discriminator_fake": "same_scene",
             "pixel_loss": "l1", "ssim_weight": 0.2, "adversarial_every": 8,
-            "rain_prior": "achromatic", "rain_jitter": 0.4, "clean_share": 0.15,
+            "rain_prior": "achromatic", "rain_jitter": 0.4, "clean_share": 0.15, "correction_weight": 5.0,
         },
         "warm_start": {"enabled": True, "steps": 3000},
         "training": {

@@ -43,9 +43,13 @@ class Batch:
 
 @dataclass
 class Outputs:
-    """What one step computes once and its losses share; `restored` only where a loss wants it."""
+    """What one step computes once and its losses share: `rain` is F(O_r), `source` what of it G was given.
+
+    `restored` only where a loss wants it.
+    """
 
     rain: Tensor
+    source: Tensor
     generated: Tensor
     pseudo_rainy: Tensor
     derained_pseudo: Tensor
@@ -81,7 +85,7 @@ class RGSUD(nn.Module):
             generated = self.generator(batch.clean, source)
         pseudo_rainy = self._mixture(batch, generated.detach().clamp(0, 1))
         derained_pseudo, restored = self._derain_both(batch, pseudo_rainy, train_generator)
-        return Outputs(rain, generated, pseudo_rainy, derained_pseudo, restored)
+        return Outputs(rain, source, generated, pseudo_rainy, derained_pseudo, restored)
 
     def derainer_losses(self, batch: Batch, out: Outputs) -> dict[str, Tensor]:
         """L_Der = L_PSNR(B_u, B_u1) + L_SSIM(B_u, B_u1), paper section 3.2."""
@@ -106,6 +110,9 @@ class RGSUD(nn.Module):
         losses = {"adversarial": 4 * self.config.adversarial_weight * lsgan_loss(self.discriminator(fakes), real=True)}
         if self.config.achromatic_weight:
             losses["achromatic"] = self.config.achromatic_weight * achromatic_loss(out.generated - batch.clean)
+        if self.config.correction_weight:
+            transplant = (batch.clean + out.source).detach()
+            losses["correction"] = self.config.correction_weight * F.l1_loss(out.generated, transplant)
         if self.config.degradation_weight and batch.reward is None:
             losses["degradation"] = self.config.degradation_weight * self.unet_loss(batch, out.pseudo_rainy)
         return losses

@@ -163,8 +163,8 @@ SHAPE_RATIOS = (2 * torch.lgamma(2 / SHAPES) - torch.lgamma(1 / SHAPES) - torch.
 def _fit_aggd(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Moment-matching fit of an asymmetric generalised Gaussian: shape, left and right scale (equations 5-7)."""
     squares = patches.square()
-    left_square = (squares * (patches < 0)).sum((1, 2)) / (patches < 0).sum((1, 2))
-    right_square = (squares * (patches > 0)).sum((1, 2)) / (patches > 0).sum((1, 2))
+    left_square = patches.clamp(max=0).square().sum((1, 2)) / (patches < 0).sum((1, 2))
+    right_square = patches.clamp(min=0).square().sum((1, 2)) / (patches > 0).sum((1, 2))
     left, right = left_square.sqrt(), right_square.sqrt()
     balance = left / right
     ratio = patches.abs().mean((1, 2)).square() / squares.mean((1, 2))
