@@ -25,6 +25,7 @@ from rgsud_lib.evaluation.verdict import summarise
 from rgsud_lib.files import write_bytes, write_json
 from rgsud_lib.inference import derain_image, load_derainer
 from rgsud_lib.rewards import Scorer, build_scorer
+from rgsud_lib.rewards.cache import CachedScorer, ScoreCache
 from rgsud_lib.training.runtime import choose_device
 
 log = logging.getLogger("rgsud")
@@ -74,11 +75,12 @@ def evaluate_models(config: Config, dataset: Path, recycled: Path, reinforced: P
     """
     from rgsud_lib.evaluation.report import write_report
 
-    evaluation = prepare_evaluation(config, Dataset.open(dataset), recycled, reinforced)
-    for number, case in enumerate(evaluation.cases, 1):
-        score_case(evaluation, case)
-        if number % 20 == 0 or number == len(evaluation.cases):
-            log.info("evaluate: image %d of %d", number, len(evaluation.cases))
+    with ScoreCache(folder.parent / "scores.sqlite") as cache:  # beside the folder: another judge costs only itself
+        evaluation = prepare_evaluation(config, Dataset.open(dataset), recycled, reinforced, cache)
+        for number, case in enumerate(evaluation.cases, 1):
+            score_case(evaluation, case)
+            if number % 20 == 0 or number == len(evaluation.cases):
+                log.info("evaluate: image %d of %d", number, len(evaluation.cases))
     directions = {scorer.name: scorer.higher_is_better for scorer in evaluation.scorers}
     judge, scorer = config.evaluation.judge, config.reward.scorer
     summary = summarise(evaluation.rows, list(evaluation.models), directions, judge, scorer, evaluation.warnings)
@@ -88,7 +90,9 @@ def evaluate_models(config: Config, dataset: Path, recycled: Path, reinforced: P
     return {"metrics": flat_metrics(summary), "warnings": summary["warnings"], "pairs": summary["pairs"]}
 
 
-def prepare_evaluation(config: Config, data: Dataset, recycled: Path, reinforced: Path) -> Evaluation:
+def prepare_evaluation(
+    config: Config, data: Dataset, recycled: Path, reinforced: Path, cache: ScoreCache
+) -> Evaluation:
     """Load the models, fit the scorers on the clean training images, list the cases."""
     folders = {"recycled": Path(recycled), "reinforced": Path(reinforced)}
     device = choose_device(config.training)
@@ -100,7 +104,7 @@ def prepare_evaluation(config: Config, data: Dataset, recycled: Path, reinforced
     clean = data.images("clean", "train")
     for name in (config.evaluation.judge, config.reward.scorer):
         try:
-            evaluation.scorers.append(build_scorer(name, config, clean, data.critic, device))
+            evaluation.scorers.append(CachedScorer(build_scorer(name, config, clean, data.critic, device), cache))
         except DataError as error:
             evaluation.warnings.append(f"No {name} scores: {error}")
     return evaluation

@@ -29,24 +29,31 @@ def cosine(phase: Phase, step: int) -> float:
 
 
 class Clock:
-    """Where the time goes between two rows of the log."""
+    """Where the time goes between two rows of the log, and in all."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
+        self.total: dict[str, float] = {}
         self.steps = 0
         self._last = time.perf_counter()
 
     def mark(self, part: str) -> None:
         """Count the time since the last mark as spent on `part`."""
         now = time.perf_counter()
-        self.spent[part] = self.spent.get(part, 0.0) + now - self._last
+        for times in (self.spent, self.total):
+            times[part] = times.get(part, 0.0) + now - self._last
         self._last = now
         self.steps += part == "step"
 
+    def scoring_share(self) -> float:
+        """Share of scoring rounds in the time of steps and rounds since the phase (or this process) began."""
+        rounds, steps = self.total.get("scoring", 0.0), self.total.get("step", 0.0) + self.total.get("data", 0.0)
+        return rounds / max(1e-9, rounds + steps)
+
     def report(self) -> dict[str, float]:
         """Seconds a step by part and the share of scoring; starts again."""
-        steps, total = max(1, self.steps), max(1e-9, sum(self.spent.values()))
+        steps = max(1, self.steps)
         times = {f"time/{part}_seconds": self.spent.get(part, 0.0) / steps for part in ("data", "step", "scoring")}
-        times["time/scoring_share"] = self.spent.get("scoring", 0.0) / total
+        times["time/scoring_share"] = self.scoring_share()
         self.spent, self.steps = {}, 0
         return times

@@ -6,6 +6,7 @@ Its state is one dictionary, saved whole at checkpoints; all randomness is a fun
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,8 @@ class Trainer:
                     raise Preempted(
                         f"SIGTERM at step {self.step} of {phase.name}: the state is saved; the same command resumes"
                     )
+            if phase.recycles and clock.total:
+                self._report_cost(phase, clock.scoring_share())
 
     def _counted_step(self, phase: Phase, batch: Any, rate: float) -> None:
         """A step; the arithmetic of the first ones, up to one of each kind, is counted."""
@@ -145,6 +148,17 @@ class Trainer:
             self.flops += count_flops(lambda: self._train_step(phase, batch, rate))
         else:
             self._train_step(phase, batch, rate)
+
+    def _report_cost(self, phase: Phase, share: float) -> None:
+        budget = self.config.reward.budget
+        level = logging.WARNING if share > 1.5 * budget else logging.INFO
+        log.log(
+            level,
+            "%s: scoring rounds took %.1f %% of the time (reward.budget allows %.1f %% of the arithmetic)",
+            phase.name,
+            100 * share,
+            100 * budget,
+        )
 
     def _flops_until(self, step: int) -> float:
         """Operations that training has used, after the warm-up, by that step of the phase."""
