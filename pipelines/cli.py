@@ -194,6 +194,40 @@ def derain(
         typer.echo(file)
 
 
+@app.command("audit-rewards")
+def audit_rewards(
+    scorers: Annotated[str, typer.Option(help="names, separated by commas; sums such as critic+2*niqe too")],
+    pairs: Annotated[str | None, typer.Option(help="folder with rain/ and clean/ (same names)")] = None,
+    checkpoints: Annotated[
+        list[Path] | None, typer.Option(help="model file, stage's folder, or a workdir (all its models); repeatable")
+    ] = None,
+    candidates: Annotated[
+        list[str] | None, typer.Option(help="folder of outputs under the pairs' names; repeatable")
+    ] = None,
+    clean: Annotated[
+        str | None, typer.Option(help="clean photographs: scorers are fitted on them; without --pairs, rain is drawn")
+    ] = None,
+    preset: Preset = "demo",
+    settings: Override = None,
+    workdir: Workdir = RUNS,
+    out: Annotated[Path | None, typer.Option(help="default: audit in the workdir")] = None,
+) -> None:
+    """Which reward ranks outputs of your models as the clean images do? At least two models or folders.
+
+    \b
+    rgsud audit-rewards --pairs p --checkpoints rgsud-runs --scorers rain_layer,decorrelation,niqe
+    rgsud audit-rewards --pairs p --candidates out1 --candidates out2 --scorers rain_layer,niqe
+    rgsud audit-rewards --clean my/clean --checkpoints rgsud-runs --scorers rain_layer,niqe
+    """
+    config, folder = _config(preset, settings), out or workdir / "audit"
+    from rgsud_lib.rewards.audit import audit_rewards as audit
+    from rgsud_lib.rewards.audit_report import summary_table
+
+    names = [name.strip() for name in scorers.split(",") if name.strip()]
+    typer.echo(summary_table(audit(config, pairs, clean, checkpoints or [], candidates or [], names, workdir, folder)))
+    typer.echo(f"\nreport  {folder / 'report.html'}")
+
+
 @app.command()
 def ui(workdir: Workdir = RUNS, port: Annotated[int, typer.Option(help="of the page on this machine")] = 5000) -> None:
     """Open the runs in MLflow: curves, pictures with a step slider, settings, reports.

@@ -81,12 +81,12 @@ def evaluate_models(config: Config, dataset: Path, recycled: Path, reinforced: P
             score_case(evaluation, case)
             if number % 20 == 0 or number == len(evaluation.cases):
                 log.info("evaluate: image %d of %d", number, len(evaluation.cases))
-    directions = {scorer.name: scorer.higher_is_better for scorer in evaluation.scorers}
-    judge, scorer = config.evaluation.judge, config.reward.scorer
-    summary = summarise(evaluation.rows, list(evaluation.models), directions, judge, scorer, evaluation.warnings)
-    write_json(folder / "metrics.json", summary)
-    write_bytes(folder / "per_image.csv", _csv(evaluation.rows))
-    write_report(evaluation, summary, recycled, reinforced, folder)
+        directions = {scorer.name: scorer.higher_is_better for scorer in evaluation.scorers}
+        judge, scorer = config.evaluation.judge, config.reward.scorer
+        summary = summarise(evaluation.rows, list(evaluation.models), directions, judge, scorer, evaluation.warnings)
+        write_json(folder / "metrics.json", summary)
+        write_bytes(folder / "per_image.csv", _csv(evaluation.rows))
+        write_report(evaluation, summary, recycled, reinforced, folder)
     return {"metrics": flat_metrics(summary), "warnings": summary["warnings"], "pairs": summary["pairs"]}
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from rgsud_lib.data.images import to_tensor
+from rgsud_lib.errors import DataError
 from rgsud_lib.evaluation.verdict import image_gains, label
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 LARGEST = 1000  # pixels of the longer side in the report; larger pictures are scaled down
 CELL, LABEL, GAP = 320, 26, 6  # contact sheet, pixels
+JUDGED = 200  # pooled rewards that the judge looks at
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,34 @@ def reward_strips(evaluation: Evaluation, pool: dict[str, Any], folder: Path, co
         note = f"{scores}, replaced {entry['accepted'] - 1}×, last at step {entry['step']}"
         pictures = [Picture("before", evaluation.data.image(image)), Picture("reward", _pooled(folder, entry))]
         strips.append(Strip(names[image], rank.replace("gain", "growth"), note, pictures))
+    return strips
+
+
+def doubtful_rewards(evaluation: Evaluation, pool: dict[str, Any], folder: Path, count: int = 10) -> list[Strip]:
+    """The rewards in which the judge sees least improvement over the rainy image, worst first.
+
+    Of large pools at most 200 images are looked at, evenly spread.
+    """
+    judge = next((scorer for scorer in evaluation.scorers if scorer.name == evaluation.config.evaluation.judge), None)
+    records = [record for record in evaluation.data.select("rainy", "train") if record.id in pool]
+    if judge is None or not records:
+        return []
+    gains: dict[str, float] = {}
+    for position in np.unique(np.linspace(0, len(records) - 1, min(len(records), JUDGED)).astype(int)):
+        image = records[position].id
+        rainy, reward = to_tensor(evaluation.data.image(image)), to_tensor(_pooled(folder, pool[image]))
+        try:
+            gains[image] = float(judge(reward, rainy) - judge(rainy, rainy))
+        except DataError:  # too small for this judge
+            continue
+    names = {record.id: record.name for record in records}
+    strips = []
+    for rank, image in enumerate(sorted(gains, key=gains.__getitem__)[:count], 1):
+        entry = pool[image]
+        change = gains[image] if judge.higher_is_better else -gains[image]
+        note = f"{label(judge.name)} {change:+.2f}, score {entry['score']:.3f}, {entry['source']}, step {entry['step']}"
+        pictures = [Picture("before", evaluation.data.image(image)), Picture("reward", _pooled(folder, entry))]
+        strips.append(Strip(names[image], f"{rank} of {len(gains)} judged", note, pictures))
     return strips
 
 

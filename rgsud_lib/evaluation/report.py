@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 from rgsud_lib import __version__
 from rgsud_lib.bundle import open_bundle
 from rgsud_lib.evaluation.charts import bar_chart, line_chart
-from rgsud_lib.evaluation.pictures import contact_sheet, evaluation_strips, ranking_metric, read_pool, reward_strips
+from rgsud_lib.evaluation.pictures import (
+    contact_sheet,
+    doubtful_rewards,
+    evaluation_strips,
+    ranking_metric,
+    read_pool,
+    reward_strips,
+)
 from rgsud_lib.evaluation.verdict import (
     GROUPS,
     best_model,
@@ -52,6 +59,7 @@ def write_report(
         transductive=transductive_note(summary),
         strips=strips,
         rewards=reward_strips(evaluation, pool, Path(reinforced)),
+        doubtful=doubtful_rewards(evaluation, pool, Path(reinforced)),
         tables=[_table(summary, group) for group in GROUPS if summary[group]],
         gains=_gain_chart(summary, evaluation.rows),
         images=[_image_table(summary, evaluation.rows, group) for group in GROUPS if summary[group]],

@@ -109,8 +109,19 @@ def test_report_is_self_contained_and_shows_best_median_and_worst(evaluated: tup
     assert ranks[1] == "median gain"
     captions = re.findall(r"<figcaption>(before|derained|reward|clean)</figcaption>", text)
     assert captions.count("derained") == captions.count("clean") == 3
-    assert captions.count("reward") == 3 + facts["pairs"]["transductive"]  # of three training images, and in the strips
+    judged = re.findall(r"<b>(\d+) of \d+ judged</b>", text)
+    assert [int(place) for place in judged] == list(range(1, len(judged) + 1)) and judged
+    # of three training images, of those the judge doubts, and in the strips
+    assert captions.count("reward") == 3 + len(judged) + facts["pairs"]["transductive"]
     assert "Reward pool: mean score" in text
+
+
+def test_the_rewards_the_judge_likes_least_come_first(mini_run, evaluated: tuple[Path, dict]) -> None:
+    folder, _ = evaluated
+    text = (folder / "report.html").read_text().split("Rewards to doubt")[1]
+    changes = [float(value) for value in re.findall(r"NIQE ([+-][\d.]+), score", text)]
+    trained = Dataset.open(mini_run.dataset).select("rainy", "train")
+    assert len(changes) == len(trained) and changes == sorted(changes, reverse=True)  # a higher NIQE is worse
 
 
 def test_without_pairs_only_the_held_back_images_and_no_reference_scores(unpaired: tuple[Path, dict]) -> None:
