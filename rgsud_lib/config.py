@@ -171,14 +171,14 @@ class ClipIqaConfig(Section):
 
 
 class CriticConfig(Section):
-    """Ours: a small network trained on the user's own clean images to see what is wrong with an output."""
+    """Ours: a ranking of outputs, learnt on the user's own clean images from outputs whose errors are known."""
 
     enabled: bool = Field(False, description="train it in prepare; needed where a scorer uses `critic`")
-    steps: int = Field(1500, ge=1)
-    batch: int = Field(8, ge=2)
+    steps: int = Field(600, ge=1)
+    batch: int = Field(12, ge=2, description="made-up outputs ranked in a step, six of each scene")
     crop: int = Field(96, ge=32)
-    width: int = Field(16, ge=4)
-    learning_rate: float = Field(1e-3, gt=0)
+    width: int = Field(8, ge=4, description="channels of the two derainers whose mistakes it learns from")
+    learning_rate: float = Field(2e-3, gt=0)
     seed: int = Field(0, ge=0)
 
 

@@ -90,7 +90,7 @@ def test_less_rain_is_better_than_more(scorer, held_back):
     assert (half > nothing).float().mean() >= 0.85
 
 
-def test_holes_and_blur_are_worse_than_the_scene(scorer, held_back):
+def test_holes_and_tints_are_worse_than_the_scene(scorer, held_back):
     clean, rainy = held_back
     perfect = scorer(clean, rainy)
     holes = scorer((clean - 0.6 * (rainy - clean)).clamp(0, 1), rainy)
