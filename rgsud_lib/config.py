@@ -173,7 +173,7 @@ class ClipIqaConfig(Section):
 class CriticConfig(Section):
     """Ours: a ranking of outputs, learnt on the user's own clean images from outputs whose errors are known."""
 
-    enabled: bool = Field(False, description="train it in prepare; needed where a scorer uses `critic`")
+    enabled: bool = Field(True, description="train it in prepare; needed where a scorer uses `critic`")
     steps: int = Field(600, ge=1)
     batch: int = Field(12, ge=2, description="made-up outputs ranked in a step, six of each scene")
     crop: int = Field(96, ge=32)
@@ -193,13 +193,13 @@ class ScorersConfig(Section):
 class RewardConfig(Section):
     """Which score decides what is a reward, what it chooses between, and what that may cost."""
 
-    scorer: str = Field("rain_layer", description="score that decides: a name, or a sum such as critic+2*rain_layer")
+    scorer: str = Field("critic+decorrelation", description="score that decides: a name, or a sum such as a+2*b")
     candidates: tuple[Candidate, ...] = Field(
         ("plain",), min_length=1, description="what is offered for an image, see `docs/rewards.md`"
     )
     budget: float = Field(0.05, gt=0, lt=1, description="share of a stage's arithmetic that goes into candidates")
     round_every: int = Field(50, ge=1, description="steps between scoring rounds; the budget says how many images")
-    guard: float = Field(0.0, ge=0, description="strength of the fidelity guard; 0: off, 1: as measured on real pairs")
+    guard: float = Field(0.0, ge=0, description="strength of the fidelity guard; 0: off, 1: for light rain")
     margin: float = Field(0.0, ge=0, description="a candidate must score higher than the reward by more than this")
     warm_up: int = Field(0, ge=0, description="steps of stage 1 before anything is accepted")
     max_age: int = Field(0, ge=0, description="any candidate replaces a reward this many steps old; 0: never")
@@ -224,6 +224,7 @@ class EvaluationConfig(Section):
     judge: str = Field("niqe", description="no-reference score that judges; must not be the reward")
     tile: int = Field(1024, ge=64, description="larger images are derained in overlapping tiles of this side")
     overlap: int = Field(64, ge=0, description="pixels over which neighbouring tiles are blended")
+    mirror: bool = Field(False, description="derain as the mean over an image and its mirror image: twice the time")
     strips: int = Field(8, ge=1, description="image strips in the report")
 
     @model_validator(mode="after")
@@ -335,6 +336,7 @@ def demo() -> dict[str, Any]:
         "log_every": 20,
     }
     small["reinforcement"] |= {"steps": 300}
+    small["critic"] = {"steps": 150}
     return small
 
 

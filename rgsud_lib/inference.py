@@ -32,6 +32,17 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk fails all images alike
 METADATA = "rgsud"
 
 
+class Mirrored(nn.Module):
+    """A derainer's mean over an image and, mirrored back, its mirror image: twice the time, a little better."""
+
+    def __init__(self, derainer: nn.Module):
+        super().__init__()
+        self.derainer = derainer
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.derainer(images) + self.derainer(images.flip(-1)).flip(-1)) / 2
+
+
 def derain(model: nn.Module, rainy: Tensor, tile: int, overlap: int) -> Tensor:
     """Derain a batch, B x 3 x H x W in [0,1]; the result has its shape and device and is clamped to [0,1].
 
@@ -110,19 +121,27 @@ def _axis_tiles(length: int, tile: int, overlap: int) -> list[tuple[int, Tensor]
 
 
 def derain_path(
-    source: Path, target: Path, model: Path | str, tile: int = 512, overlap: int = 32, overwrite: bool = False
+    source: Path,
+    target: Path,
+    model: Path | str,
+    tile: int = 512,
+    overlap: int = 32,
+    overwrite: bool = False,
+    mirror: bool = False,
 ) -> list[Path]:
     """Derain one image, or all below a folder (the structure is kept), with the model `load_derainer` finds.
 
     One image goes to the file `target` names (its suffix is the format), all else into the folder
-    `target` as 8-bit PNG. Returns the files written. Raises DataError: nothing to do, a target that
-    exists (nothing is written then), or, once all others are done, images that cannot be read.
+    `target` as 8-bit PNG; `mirror` derains with `Mirrored`. Returns the files written. Raises DataError:
+    nothing to do, a target that exists (nothing is written then), or, once all others are done, images that
+    cannot be read.
     """
     from tqdm import tqdm
 
     jobs = _plan(Path(source), Path(target), overwrite)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     derainer = load_derainer(model, device)
+    derainer = Mirrored(derainer) if mirror else derainer
     failures: list[str] = []
     layout = "derain {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     with tqdm(total=len(jobs), disable=None, bar_format=layout) as progress:

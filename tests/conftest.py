@@ -60,7 +60,8 @@ def mini_run(tmp_path_factory: pytest.TempPathFactory) -> MiniRun:
     for index in (0, 1, 20):
         _save(root / "paired" / "clean" / f"{index}.png", textured(index))
         _save_rainy(root / "paired" / "rain", index, textured(index))
-    config = load_config("demo", ["derainer.width=8", "evaluation.strips=3"])
+    small = ["derainer.width=8", "evaluation.strips=3", "critic.enabled=false", "reward.scorer=rain_layer"]
+    config = load_config("demo", small)
     bundles = []
     for name, paired in (("dataset", str(root / "paired")), ("unpaired", None)):
         folder = root / name

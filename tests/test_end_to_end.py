@@ -22,9 +22,11 @@ from rgsud_lib.files import sha256_file
 SETTINGS = (
     "warm_start.steps=4", "warm_start.batch=2", "training.steps=8", "training.batch=2", "training.checkpoint_every=3",
     "training.log_every=1", "training.validate_every=4", "training.validation_images=1", "training.threads=1",
-    "reward.round_every=2", "reward.budget=0.4", "reinforcement.steps=8", "evaluation.strips=1",
+    "critic.steps=12", "critic.crop=48", "reward.round_every=2", "reward.budget=0.4", "reinforcement.steps=8",
+    "evaluation.strips=1",
 )  # fmt: skip
 RESULTS = (
+    "prepare-*/critic.safetensors",
     "recycle-*/derainer.safetensors", "recycle-*/networks.safetensors", "recycle-*/pool/index.json",
     "recycle-*/log.jsonl", "reinforce-*/derainer.safetensors", "reinforce-*/networks.safetensors",
     "reinforce-*/pool/index.json", "reinforce-*/log.jsonl", "evaluate-*/metrics.json", "export-*/*.safetensors",

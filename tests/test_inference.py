@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from rgsud_lib.config import DerainerConfig
 from rgsud_lib.errors import BundleError, ConfigError, DataError
-from rgsud_lib.inference import derain, derain_image, derain_path, load_derainer, save_derainer, weights_digest
+from rgsud_lib.inference import (
+    Mirrored,
+    derain,
+    derain_image,
+    derain_path,
+    load_derainer,
+    save_derainer,
+    weights_digest,
+)
 from rgsud_lib.networks import build_derainer
 
 ROOT = Path(__file__).parents[1]
@@ -256,3 +264,14 @@ def test_twelve_megapixels_at_bounded_memory() -> None:
     """Input, result and two strips of tiles: the image as one float tensor alone would be 144 MB, its output too."""
     done = subprocess.run([sys.executable, "-c", MEMORY_SCRIPT], capture_output=True, text=True, check=True, cwd=ROOT)
     assert float(done.stdout) < 220
+
+
+def test_mirrored_does_not_depend_on_left_and_right():
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 3, 3, padding=1)
+    image = torch.rand(1, 3, 16, 20)
+    with torch.no_grad():
+        both = Mirrored(network)
+        torch.testing.assert_close(both(image.flip(-1)).flip(-1), both(image))
+        torch.testing.assert_close(both(image), (network(image) + network(image.flip(-1)).flip(-1)) / 2)
+        assert not torch.allclose(network(image.flip(-1)).flip(-1), network(image))

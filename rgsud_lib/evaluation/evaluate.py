@@ -23,7 +23,7 @@ from rgsud_lib.errors import DataError
 from rgsud_lib.evaluation.metrics import METRICS
 from rgsud_lib.evaluation.verdict import summarise
 from rgsud_lib.files import write_bytes, write_json
-from rgsud_lib.inference import derain_image, load_derainer
+from rgsud_lib.inference import Mirrored, derain_image, load_derainer
 from rgsud_lib.rewards import Scorer, build_scorer
 from rgsud_lib.rewards.cache import CachedScorer, ScoreCache
 from rgsud_lib.training.runtime import choose_device
@@ -99,8 +99,11 @@ def prepare_evaluation(
     models: dict[str, nn.Module | None] = {"input": None}
     for name, (stage, file) in MODEL_FILES.items():
         if name != "warm_start" or (folders[stage] / file).is_file():
-            models[name] = load_derainer(folders[stage] / file, device)
+            derainer = load_derainer(folders[stage] / file, device)
+            models[name] = Mirrored(derainer) if config.evaluation.mirror else derainer
     evaluation = Evaluation(config, data, models, [], _cases(data))
+    if config.evaluation.mirror:
+        evaluation.warnings.append("Every output is the mean over the image and its mirror image (evaluation.mirror).")
     clean = data.images("clean", "train")
     for name in (config.evaluation.judge, config.reward.scorer):
         try:

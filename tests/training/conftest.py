@@ -22,7 +22,7 @@ method.discriminator_width=4 method.discriminator_layers=1 method.adversarial_ev
 warm_start.steps=6 warm_start.batch=2 warm_start.crop=32
 training.steps=8 training.batch=2 training.crop=32 training.threads=1 training.device=cpu
 training.checkpoint_every=3 training.log_every=2 training.validate_every=4 training.validation_images=2
-reward.round_every=2 reward.budget=0.5 reinforcement.steps=8
+critic.enabled=false reward.scorer=rain_layer reward.round_every=2 reward.budget=0.5 reinforcement.steps=8
 """
 
 
