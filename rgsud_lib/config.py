@@ -67,7 +67,9 @@ class MethodConfig(Section):
     adversarial_weight: float = Field(1.0, ge=0)
     derain_weight: float = Field(1.0, ge=0, description="weight of L_Der in L_s1 (paper: 1.0)")
     ssim_weight: float = Field(1.0, ge=0, description="weight of L_SSIM inside L_Der")
-    pixel_loss: Literal["psnr", "l1"] = Field("psnr", description="form of L_PSNR: negative PSNR (NAFNet) or L1")
+    pixel_loss: Literal["psnr", "l1", "l1_mse"] = Field(
+        "psnr", description="form of L_PSNR: negative PSNR (NAFNet), L1, or half L1 and half 30 times squared error"
+    )
     achromatic_weight: float = Field(10.0, ge=0, description="channel consistency of the generated rain (CSUD: 10)")
     degradation_weight: float = Field(
         1.0, ge=0, description="ours: the U-Net is also trained on images whose rain is known"
@@ -101,7 +103,8 @@ class WarmStartConfig(Section):
     crop: int = Field(64, ge=32)
     learning_rate: float = Field(1e-3, gt=0)
     final_learning_rate: float = Field(1e-4, ge=0, description="the cosine schedule of the warm start ends here")
-    replay: float = Field(0.3, ge=0, le=1, description="share of later steps' pseudo-pairs that stay drawn rain")
+    replay: float = Field(0.3, ge=0, le=1, description="share of stage 1's pseudo-pairs that stay drawn rain")
+    late_replay: float = Field(0.05, ge=0, le=1, description="the same in stage 2, whose rain comes from rewards")
 
 
 class TrainingConfig(Section):
@@ -309,7 +312,7 @@ def cpu() -> dict[str, Any]:
         "method": {
             "unet_width": 8, "unet_depth": 3, "generator_width": 8,
             "discriminator_width": 16, "discriminator_layers": 2, "discriminator_fake": "same_scene",
-            "pixel_loss": "l1", "ssim_weight": 0.2, "adversarial_every": 8,
+            "pixel_loss": "l1_mse", "ssim_weight": 0.2, "adversarial_every": 8,
             "rain_prior": "achromatic", "rain_jitter": 0.4, "clean_share": 0.15, "correction_weight": 5.0,
         },
         "warm_start": {"enabled": True, "steps": 3000},

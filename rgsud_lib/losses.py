@@ -31,6 +31,14 @@ def negative_psnr(output: Tensor, target: Tensor, eps: float = 1e-8) -> Tensor:
     return 10 / math.log(10) * torch.log((output - target).square().mean(dim=(1, 2, 3)) + eps).mean()
 
 
+def l1_mse_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Half the L1 and 15 times the squared error (ours); both pull alike at an error of 1/60.
+
+    L1 alone settles for leaving rain in where its presence is in doubt (a median); PSNR asks for the mean.
+    """
+    return (F.l1_loss(output, target) + 30 * F.mse_loss(output, target)) / 2
+
+
 def ssim_loss(output: Tensor, target: Tensor) -> Tensor:
     """1 - SSIM, 11x11 Gaussian of sigma 1.5, mean over channels (Wang et al. 2004); L_SSIM of L_Der.
 

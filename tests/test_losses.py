@@ -10,6 +10,7 @@ import torch
 from rgsud_lib.losses import (
     achromatic_loss,
     gaussian_line,
+    l1_mse_loss,
     lsgan_loss,
     negative_psnr,
     self_reinforced_loss,
@@ -76,3 +77,8 @@ def test_ssim_loss_is_exact_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = ssim_loss(output, target)
     assert torch.equal(mixed, ssim_loss(output, target))
+
+
+def test_l1_mse_loss_is_the_mean_of_both_forms():
+    output, target = torch.full((1, 3, 8, 8), 0.6), torch.full((1, 3, 8, 8), 0.5)
+    assert float(l1_mse_loss(output, target)) == pytest.approx((0.1 + 30 * 0.01) / 2)

@@ -21,11 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rgsud_lib.config import Config, MethodConfig
-from rgsud_lib.losses import achromatic_loss, lsgan_loss, negative_psnr, ssim_loss
+from rgsud_lib.losses import achromatic_loss, l1_mse_loss, lsgan_loss, negative_psnr, ssim_loss
 from rgsud_lib.networks import build_derainer
 from rgsud_lib.networks.patchgan import PatchGAN
 from rgsud_lib.networks.rain_generator import RainGenerator
 from rgsud_lib.networks.unet import UNet
+
+PIXEL_LOSSES = {"psnr": negative_psnr, "l1": F.l1_loss, "l1_mse": l1_mse_loss}
 
 
 @dataclass
@@ -93,7 +95,7 @@ class RGSUD(nn.Module):
 
     def reconstruction(self, output: Tensor, target: Tensor) -> Tensor:
         """L_PSNR + weighted L_SSIM in the configured form."""
-        pixel = negative_psnr(output, target) if self.config.pixel_loss == "psnr" else F.l1_loss(output, target)
+        pixel = PIXEL_LOSSES[self.config.pixel_loss](output, target)
         return pixel + self.config.ssim_weight * ssim_loss(output, target)
 
     def generator_losses(self, batch: Batch, out: Outputs) -> dict[str, Tensor]:

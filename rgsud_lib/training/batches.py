@@ -74,4 +74,6 @@ class Batches:
     def _replay(self, phase: Phase) -> float:
         """Share of drawn rain among the pseudo-pairs that are not clean crops."""
         warm = self.config.warm_start
-        return 1.0 if phase.name == "warm_start" else (warm.replay if warm.enabled else 0.0)
+        if phase.name == "warm_start":
+            return 1.0
+        return (warm.late_replay if phase.name == "reinforce" else warm.replay) if warm.enabled else 0.0
