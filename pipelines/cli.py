@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -180,6 +181,7 @@ def derain(
     model: Annotated[Path, typer.Option(help="a .safetensors file, a stage's folder or a workdir")] = RUNS,
     tile: Annotated[int, typer.Option(help="larger images are done in tiles of this side, in pixels")] = 512,
     overlap: Annotated[int, typer.Option(help="over which neighbouring tiles are blended, in pixels")] = 32,
+    mirror: Annotated[bool, typer.Option("--mirror", help="average with the mirror image: slower, better")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is there already")] = False,
 ) -> None:
     """Remove the rain from a photograph or from all photographs in a folder.
@@ -190,7 +192,7 @@ def derain(
     """
     from rgsud_lib.inference import derain_path
 
-    for file in derain_path(source, target, model, tile, overlap, overwrite):
+    for file in derain_path(source, target, model, tile, overlap, overwrite, mirror):
         typer.echo(file)
 
 
@@ -221,7 +223,7 @@ def audit_rewards(
     """
     config, folder = _config(preset, settings), out or workdir / "audit"
     from rgsud_lib.rewards.audit import audit_rewards as audit
-    from rgsud_lib.rewards.audit_report import summary_table
+    from rgsud_lib.rewards.audit.report import summary_table
 
     names = [name.strip() for name in scorers.split(",") if name.strip()]
     typer.echo(summary_table(audit(config, pairs, clean, checkpoints or [], candidates or [], names, workdir, folder)))
@@ -246,11 +248,14 @@ def show_config(preset: Preset = "demo", settings: Override = None) -> None:
 
     rgsud config --preset cpu --set training.steps=2000
     """
+    import json
+
     config = _config(preset, settings)
     for path, value in config.flat().items():
-        section, _, field = path.partition(".")
-        described = type(getattr(config, section)).model_fields[field].description if field else None
-        typer.echo(f"{path}={value}" + (f"  # {described}" if described else ""))
+        *sections, field = path.split(".")
+        described = type(reduce(getattr, sections, config)).model_fields[field].description
+        text = value if isinstance(value, str) else json.dumps(value)
+        typer.echo(f"{path}={text}" + (f"  # {described}" if described else ""))
 
 
 def main() -> None:

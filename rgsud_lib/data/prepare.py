@@ -82,7 +82,7 @@ def facts(manifest: Manifest) -> dict[str, Any]:
 
 
 def _curate(config: DataConfig, sources: Sources, records: Records, broken: list[Quarantined]) -> Manifest:
-    pairs = _pair_up(sources, records, broken)
+    pairs = usable_pairs(sources, records, broken)
     used = {id for pair in pairs for id in (pair.rainy, pair.clean)}
     evaluation = [record for role in ("paired_rainy", "paired_clean") for record in records[role] if record.id in used]
     rainy, rainy_duplicates = drop_duplicates(records["rainy"], config.duplicate_bits)
@@ -103,7 +103,7 @@ def _curate(config: DataConfig, sources: Sources, records: Records, broken: list
     return manifest.model_copy(update={"warnings": (*warnings, *_warnings(manifest, len(sources.pairs)))})
 
 
-def _pair_up(sources: Sources, records: Records, broken: list[Quarantined]) -> list[Pair]:
+def usable_pairs(sources: Sources, records: Records, broken: list[Quarantined]) -> list[Pair]:
     """Pairs of which both files are usable. Raises DataError: sizes differ, or not one pair is left."""
     rain = {record.name: record for record in records["paired_rainy"]}
     clean = {record.name: record for record in records["paired_clean"]}

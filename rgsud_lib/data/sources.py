@@ -33,9 +33,9 @@ def find_sources(rainy: str, clean: str, paired: str | None) -> Sources:
     """List the locations. Raises DataError: missing, without images, the same or inside each other, unmatched pairs."""
     _check_apart(rainy, clean, paired)
     warnings: list[str] = []
-    rainy_files = _images(rainy, "rainy", warnings)
-    clean_files = _images(clean, "clean", warnings)
-    pairs = _match(paired, _images(paired, "paired", warnings)) if paired else []
+    rainy_files = list_images(rainy, "rainy", warnings)
+    clean_files = list_images(clean, "clean", warnings)
+    pairs = match_pairs(paired, list_images(paired, "paired", warnings)) if paired else []
     return Sources(rainy_files, clean_files, pairs, warnings)
 
 
@@ -52,7 +52,8 @@ def _check_apart(rainy: str, clean: str, paired: str | None) -> None:
             raise DataError(f"{what}; give separate folders")
 
 
-def _images(location: str, role: str, warnings: list[str]) -> list[SourceFile]:
+def list_images(location: str, role: str, warnings: list[str]) -> list[SourceFile]:
+    """The images at a location; `warnings` gains a line on other files. Raises DataError: no images."""
     files = list_files(location)
     images = [file for file in files if file.name.lower().endswith(SUFFIXES)]
     if not images:
@@ -64,11 +65,11 @@ def _images(location: str, role: str, warnings: list[str]) -> list[SourceFile]:
     return images
 
 
-def _match(location: str, files: list[SourceFile]) -> list[tuple[str, SourceFile, SourceFile]]:
-    """Pair rain/X with clean/X by stem, or else by Rain100's published names (norain-001 and rain-001, 001x2)."""
+def match_pairs(location: str, files: list[SourceFile]) -> list[tuple[str, SourceFile, SourceFile]]:
+    """Pair rain/X with clean/X by stem, or else by `published_key`, as (name, rainy, clean). Raises DataError."""
     rain, clean = _side(location, files, RAIN_FOLDERS), _side(location, files, CLEAN_FOLDERS)
     exact = _by_key(rain, str), _by_key(clean, str)
-    for first, second in (exact, (_by_key(rain, _published), _by_key(clean, _published))):
+    for first, second in (exact, (_by_key(rain, published_key), _by_key(clean, published_key))):
         unique = all(len(group) == 1 for side in (first, second) for group in side.values())
         if unique and first.keys() == second.keys():
             return [(key, first[key][0], second[key][0]) for key in sorted(first)]
@@ -93,7 +94,8 @@ def _by_key(files: list[SourceFile], key: Callable[[PurePosixPath], str]) -> dic
     return groups
 
 
-def _published(path: PurePosixPath) -> str:
+def published_key(path: PurePosixPath) -> str:
+    """What both sides of a published Rain100 pair share: sub/rain-001, sub/norain-001 and sub/001x2 give sub/001."""
     return str(path.with_name(re.sub(r"x2$", "", re.sub(r"^(no)?rain-", "", path.name))))
 
 

@@ -22,7 +22,7 @@ def line_chart(title: str, series: Sequence[Series], marks: Sequence[tuple[float
     if not drawn:
         return Markup("")
     xs, ys = ([point[axis] for _, points in drawn for point in points] for axis in (0, 1))
-    frame = _Frame(min(xs), max(xs), min(ys), max(ys))
+    frame = Frame(min(xs), max(xs), min(ys), max(ys))
     parts = [frame.grid()]
     for step, caption in marks:
         x = frame.x(step)
@@ -36,7 +36,7 @@ def line_chart(title: str, series: Sequence[Series], marks: Sequence[tuple[float
                 f'<circle class="dot s{index % 4}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.5"/>'
                 for x, y in points
             ]
-    return _svg(title, parts, [name for name, _ in drawn])
+    return svg_figure(title, parts, [name for name, _ in drawn])
 
 
 def bar_chart(title: str, values: Sequence[tuple[str, float]], unit: str) -> Markup:
@@ -44,7 +44,7 @@ def bar_chart(title: str, values: Sequence[tuple[str, float]], unit: str) -> Mar
     if not values:
         return Markup("")
     heights = [value for _, value in values]
-    frame = _Frame(0, len(values), min(0.0, *heights), max(0.0, *heights))
+    frame = Frame(0, len(values), min(0.0, *heights), max(0.0, *heights))
     zero, width = frame.y(0), (WIDTH - LEFT - RIGHT) / len(values)
     parts = [frame.grid(steps=False)]
     for index, (name, value) in enumerate(values):
@@ -55,10 +55,10 @@ def bar_chart(title: str, values: Sequence[tuple[str, float]], unit: str) -> Mar
             f"<title>{escape(name)}: {value:+.2f} {escape(unit)}</title></rect>"
         )
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{zero:.1f}" y2="{zero:.1f}"/>')
-    return _svg(title, parts, [])
+    return svg_figure(title, parts)
 
 
-class _Frame:
+class Frame:
     """Maps data to the drawing area and draws its grid."""
 
     def __init__(self, x_low: float, x_high: float, y_low: float, y_high: float) -> None:
@@ -96,7 +96,8 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(index * step, 12) for index in range(first, max(last, first + 1) + 1)]
 
 
-def _svg(title: str, parts: Sequence[str], legend: Sequence[str]) -> Markup:
+def svg_figure(title: str, parts: Sequence[str], legend: Sequence[str] = ()) -> Markup:
+    """A <figure> of SVG `parts`, which must be escaped; title and `legend` (names of series 0, 1, ...) need not be."""
     keys = "".join(f'<span class="key s{index % 4}">{escape(name)}</span>' for index, name in enumerate(legend))
     return Markup(
         f'<figure class="chart"><figcaption>{escape(title)}{keys}</figcaption>'

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rgsud_lib import __version__
 from rgsud_lib.bundle import open_bundle
 from rgsud_lib.evaluation.charts import bar_chart, line_chart
+from rgsud_lib.evaluation.page import render_page
 from rgsud_lib.evaluation.pictures import (
     contact_sheet,
     doubtful_rewards,
@@ -53,7 +54,8 @@ def write_report(
     """Write report.html and strip.png (before, derained, clean of three images) into `folder`."""
     pool = read_pool(Path(reinforced))
     strips = evaluation_strips(evaluation, summary, pool, Path(reinforced))
-    page = render(
+    page = render_page(
+        "rgsud_lib.evaluation",
         summary=summary,
         headline=headline(summary),
         transductive=transductive_note(summary),
@@ -72,17 +74,6 @@ def write_report(
     if shown:
         captions = ("before", "derained", "clean") if summary["pairs"] else ("before", "derained")
         write_bytes(folder / "strip.png", contact_sheet(shown, captions))
-
-
-def render(**content: Any) -> str:
-    """Fill the page's template; every value is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("rgsud_lib.evaluation", ".")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html").render(**content)
 
 
 def summary_table(summary: dict[str, Any]) -> str:

@@ -22,16 +22,12 @@ from rgsud_lib.evaluation.metrics import PSNR_LIMIT
 from rgsud_lib.inference import save_derainer
 from rgsud_lib.networks import build_derainer
 from rgsud_lib.rewards import audit as module
-from rgsud_lib.rewards.audit import (
-    audit_rewards,
-    figures,
-    find_checkpoints,
-    find_critic,
-    flat_metrics,
-    interval,
-    rank_correlation,
-)
-from rgsud_lib.rewards.audit_report import contenders, describe, summary_table
+from rgsud_lib.rewards.audit import audit_rewards, scoring, sources
+from rgsud_lib.rewards.audit.ranking import figures, interval, rank_correlation
+from rgsud_lib.rewards.audit.report import summary_table
+from rgsud_lib.rewards.audit.sources import find_checkpoints, find_critic
+from rgsud_lib.rewards.audit.summary import flat_metrics
+from rgsud_lib.rewards.audit.verdict import contenders, describe
 from rgsud_pipelines import cli
 
 CONFIG = load_config("demo")
@@ -161,7 +157,7 @@ def test_a_second_audit_computes_only_the_new_scorer(data: Path, tmp_path: Path,
     first = audited(data, tmp_path, ("rain_layer",))
     count = len(IMAGES) * (len(SHARES) + 1)
     assert fakes["rain_layer"].seen == count
-    monkeypatch.setattr(module._Reference, "__call__", None)
+    monkeypatch.setattr(scoring.Reference, "__call__", None)
     second = audited(data, tmp_path)
     assert (fakes["rain_layer"].seen, fakes["decorrelation"].seen) == (count, count)
     assert second["scorers"][0] == first["scorers"][0]
@@ -310,7 +306,7 @@ def test_models_beside_folders_on_drawn_rain_and_on_pairs(data: Path, tmp_path: 
     assert any("same weights" in warning and "copy.safetensors" in warning for warning in summary["warnings"])
     assert len({round(source["psnr_rgb"], 3) for source in summary["sources"]}) == 4
 
-    monkeypatch.setattr(module, "derain_image", None)  # all outputs are there already
+    monkeypatch.setattr(sources, "derain_image", None)  # all outputs are there already
     assert audit_rewards(CONFIG, str(data / "pairs"), None, *arguments) == summary
     monkeypatch.undo()
     monkeypatch.setenv("RGSUD_TRACKING", "off")
