@@ -12,6 +12,7 @@ from torch import Tensor
 from rgsud_lib.config import RewardConfig
 from rgsud_lib.data.images import to_tensor, to_uint8
 from rgsud_lib.data.sampling import Stream, stream
+from rgsud_lib.errors import TrainingError
 from rgsud_lib.rewards.guard import Guard
 from rgsud_lib.rewards.pool import RewardPool
 from rgsud_lib.rewards.scorer import Scorer
@@ -67,8 +68,18 @@ class Recycler:
             pass
 
     def recycle_all(self, step: int) -> None:
-        """Every image once, so that no slot stays empty; this is outside the budget."""
+        """Every image once, so that no slot stays empty; this is outside the budget.
+
+        Raises TrainingError where all rewards have one and the same score: such a scorer cannot choose anything.
+        """
         self._offer(self.images, step)
+        scores = {image: entry.score for image, entry in self.pool.entries.items()}
+        if len(scores) > 1 and len(set(scores.values())) == 1:
+            first, score = next(iter(scores.items()))
+            raise TrainingError(
+                f"scorer {self.scorer.name!r} gave all {len(scores)} rewards the same score {score}, such as image "
+                f"{first} at step {step}; expected scores that differ: choose another reward.scorer"
+            )
 
     def _visit(self, position: int) -> str:
         epoch, place = divmod(position, len(self.images))

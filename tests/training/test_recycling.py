@@ -11,7 +11,7 @@ import torch
 from rgsud_lib.config import RewardConfig
 from rgsud_lib.data.images import to_tensor
 from rgsud_lib.data.rain import draw_rain
-from rgsud_lib.errors import ConfigError
+from rgsud_lib.errors import ConfigError, TrainingError
 from rgsud_lib.rewards.decorrelation import Decorrelation
 from rgsud_lib.rewards.pool import RewardPool
 from rgsud_lib.rewards.rain_layer import RainLayer
@@ -23,7 +23,7 @@ NETWORK = torch.nn.Conv2d(3, 3, 3, padding=1)
 
 
 def recycler(tmp_path, sizes: dict[str, tuple[int, int]], **reward) -> tuple[Recycler, list[tuple[int, ...]]]:
-    images = {name: np.full((*size, 3), 100, np.uint8) for name, size in sizes.items()}
+    images = {name: np.full((*size, 3), 100 + 20 * number, np.uint8) for number, (name, size) in enumerate(sizes.items())}
     batches: list[tuple[int, ...]] = []
 
     def derain(rainy: torch.Tensor) -> torch.Tensor:
@@ -49,6 +49,21 @@ def test_images_of_one_size_are_derained_together(tmp_path):
     made.recycle_all(step=5)
     assert sorted(batches) == [(1, 3, 24, 16), (2, 3, 16, 24)]
     assert set(made.pool.entries) == {"a", "b", "c"}
+
+
+def test_a_scorer_that_likes_all_alike_is_refused(tmp_path):
+    class Constant:
+        name, version, higher_is_better = "constant", "0", True
+
+        def __call__(self, output, rainy):
+            return torch.full((len(output),), 0.5)
+
+    made, _ = recycler(tmp_path, {"a": (16, 16), "b": (16, 24)})
+    made.scorer = Constant()
+    with pytest.raises(
+        TrainingError, match="'constant' gave all 2 rewards the same score 0.5, such as image a at step 3"
+    ):
+        made.recycle_all(step=3)
 
 
 def test_rounds_keep_to_the_budget_and_use_it(tmp_path):
