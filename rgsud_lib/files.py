@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CHECKPOINT = ".checkpoint"  # in a stage's folder: working state, hidden, so no part of the bundle
 
@@ -30,6 +34,15 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, document: Any) -> None:
     """`write_bytes` of indented JSON with sorted keys."""
     write_bytes(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """`write_bytes` of a uint8 H x W x 3 image without loss; quick rather than small."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+    write_bytes(path, buffer.getvalue())
 
 
 def sha256_file(path: Path) -> str:

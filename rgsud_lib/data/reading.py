@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from rgsud_lib.config import DataConfig
 from rgsud_lib.data.decode import decode
@@ -22,7 +20,7 @@ from rgsud_lib.data.manifest import ImageRecord, Quarantined, Role, Split, conte
 from rgsud_lib.data.phash import phash
 from rgsud_lib.data.sources import Sources
 from rgsud_lib.errors import DataError
-from rgsud_lib.files import write_bytes
+from rgsud_lib.files import write_png
 from rgsud_lib.storage import SourceFile
 
 Records = dict[Role, list[ImageRecord]]
@@ -103,9 +101,7 @@ class _Store:
             self._claimed.add(id)
         path = image_path(self._folder, id)
         if mine and not path.exists():  # a file that exists is whole: an earlier, killed run wrote it
-            buffer = BytesIO()
-            Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-            write_bytes(path, buffer.getvalue())
+            write_png(path, image)
         return id
 
 

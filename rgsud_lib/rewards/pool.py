@@ -6,7 +6,6 @@ always finds its pictures; `collect_garbage` removes what no saved index names.
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from rgsud_lib.errors import BundleError, TrainingError
-from rgsud_lib.files import write_bytes
+from rgsud_lib.files import write_bytes, write_png
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class RewardPool:
             self.entries[image_id] = replace(held, offered=held.offered + 1, refused=refused)
             return False
         file = f"{image_id}-{step:08d}-{source}.png"
-        write_bytes(self.folder / file, _png(output))
+        write_png(self.folder / file, output)
         self._decoded[image_id] = output
         entry = Entry(score, score, step, file, source, trusted, refused=refused)
         if held is not None:
@@ -158,9 +157,3 @@ class RewardPool:
         for path in self.folder.glob("*.png"):
             if path.name not in named:
                 path.unlink()
-
-
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

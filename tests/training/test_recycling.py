@@ -23,7 +23,8 @@ NETWORK = torch.nn.Conv2d(3, 3, 3, padding=1)
 
 
 def recycler(tmp_path, sizes: dict[str, tuple[int, int]], **reward) -> tuple[Recycler, list[tuple[int, ...]]]:
-    images = {name: np.full((*size, 3), 100 + 20 * number, np.uint8) for number, (name, size) in enumerate(sizes.items())}
+    shades = zip(sizes.items(), range(100, 250, 20), strict=False)
+    images = {name: np.full((*size, 3), shade, np.uint8) for (name, size), shade in shades}
     batches: list[tuple[int, ...]] = []
 
     def derain(rainy: torch.Tensor) -> torch.Tensor:

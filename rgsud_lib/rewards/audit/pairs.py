@@ -14,7 +14,8 @@ from rgsud_lib.data.rain import draw_rain
 from rgsud_lib.data.reading import read_sources
 from rgsud_lib.data.sources import Sources, list_images, match_pairs
 from rgsud_lib.errors import DataError
-from rgsud_lib.rewards.audit.state import Audit, save_png
+from rgsud_lib.files import write_png
+from rgsud_lib.rewards.audit.state import Audit
 
 RAIN_SEED = 20_260_102  # neither the demo's nor the warm start's
 DRAWN = 50  # at most, where pairs are made from clean images
@@ -60,5 +61,5 @@ def _draw_pair(folder: Path, record: ImageRecord) -> Pair:
     """The same rain on the same image each time, wherever it stands in its folder."""
     rainy = to_uint8(draw_rain(to_tensor(read_image(folder, record.id)), (RAIN_SEED, int(record.id, 16))))[0]
     id = content_id(rainy)
-    save_png(image_path(folder, id), rainy)
+    write_png(image_path(folder, id), rainy)
     return Pair(rainy=id, clean=record.id, name=str(PurePosixPath(record.name).with_suffix("")))

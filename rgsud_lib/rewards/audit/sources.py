@@ -12,8 +12,9 @@ from rgsud_lib.config import digest_of
 from rgsud_lib.data.manifest import CRITIC, Pair, read_image
 from rgsud_lib.data.sources import list_images, published_key
 from rgsud_lib.errors import ConfigError, DataError
+from rgsud_lib.files import write_png
 from rgsud_lib.inference import derain_image, find_model, load_derainer, weights_digest
-from rgsud_lib.rewards.audit.state import INPUT, Audit, Source, save_png
+from rgsud_lib.rewards.audit.state import INPUT, Audit, Source
 from rgsud_lib.storage import SourceFile
 
 
@@ -89,7 +90,7 @@ def _derained(audit: Audit, model: nn.Module, weights: str, pair: Pair) -> Sourc
     key = digest_of([weights, config.tile, config.overlap, pair.rainy])
     path = audit.cache / "outputs" / f"{key}.png"
     if not path.exists():
-        save_png(path, derain_image(model, read_image(audit.cache, pair.rainy), config.tile, config.overlap))
+        write_png(path, derain_image(model, read_image(audit.cache, pair.rainy), config.tile, config.overlap))
     return SourceFile(path.name, str(path), path.stat().st_size)
 
 

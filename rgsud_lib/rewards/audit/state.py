@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from rgsud_lib.config import Config
 from rgsud_lib.data.decode import decode
 from rgsud_lib.data.manifest import ImageRecord, Pair, read_image
-from rgsud_lib.files import write_bytes
 from rgsud_lib.rewards.cache import CachedScorer
 from rgsud_lib.storage import SourceFile
 
@@ -57,10 +54,3 @@ class Audit:
         if candidate == len(self.sources):
             return read_image(self.cache, pair.rainy)
         return decode(self.sources[candidate].outputs[pair.rainy].read(), self.config.data.max_pixels)
-
-
-def save_png(path: Path, image: np.ndarray) -> None:
-    """Write uint8 H x W x 3 without loss; after a crash the file is whole or absent."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-    write_bytes(path, buffer.getvalue())
