@@ -196,7 +196,7 @@ class ScorersConfig(Section):
 class RewardConfig(Section):
     """Which score decides what is a reward, what it chooses between, and what that may cost."""
 
-    scorer: str = Field("critic+decorrelation", description="score that decides: a name, or a sum such as a+2*b")
+    scorer: str = Field("critic", description="score that decides: a name, or a sum such as a+2*b")
     candidates: tuple[Candidate, ...] = Field(
         ("plain",), min_length=1, description="what is offered for an image, see `docs/rewards.md`"
     )
