@@ -11,10 +11,10 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rgsud_lib.errors import ConfigError
-from rgsud_lib.scorer_names import parse_scorer
+from rgsud_lib.scorer_names import MAPPED, parse_scorer, shared
 
 
 class Section(BaseModel):
@@ -177,8 +177,9 @@ class CriticConfig(Section):
     """Ours: a ranking of outputs, learnt on the user's own clean images from outputs whose errors are known."""
 
     enabled: bool = Field(True, description="train it in prepare; needed where a scorer uses `critic`")
-    steps: int = Field(600, ge=1)
-    batch: int = Field(12, ge=2, description="made-up outputs ranked in a step, six of each scene")
+    revision: Literal[2] = Field(2, description="of the algorithm; older critics are trained again")
+    steps: int = Field(600, ge=10)
+    scenes: int = Field(2, ge=1, description="scenes of a step, of which six made-up outputs each are ranked")
     crop: int = Field(96, ge=32)
     width: int = Field(8, ge=4, description="channels of the two derainers whose mistakes it learns from")
     learning_rate: float = Field(2e-3, gt=0)
@@ -205,7 +206,16 @@ class RewardConfig(Section):
     guard: float = Field(0.0, ge=0, description="strength of the fidelity guard; 0: off, 1: for light rain")
     margin: float = Field(0.0, ge=0, description="a candidate must score higher than the reward by more than this")
     warm_up: int = Field(0, ge=0, description="steps of stage 1 before anything is accepted")
-    max_age: int = Field(0, ge=0, description="any candidate replaces a reward this many steps old; 0: never")
+    max_age: int = Field(0, ge=0, description="a reward this many steps old gives way to a lower score too; 0: never")
+
+    @field_validator("candidates", mode="before")
+    @classmethod
+    def one_or_several(cls, value: Any) -> Any:
+        """`mirror` and `mirror,blend` are as good as a JSON list."""
+        names = tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
+        if len(set(names)) < len(names):
+            raise ValueError(f"{', '.join(map(str, names))} names a source twice; give each once")
+        return names
 
 
 class ReinforcementConfig(Section):
@@ -264,15 +274,19 @@ class Config(Section):
 
     @model_validator(mode="after")
     def usable_scorers(self) -> Config:
-        reward, judge = (parse_scorer(name) for name in (self.reward.scorer, self.evaluation.judge))
-        both = sorted(reward.keys() & judge.keys())
-        if both:
+        reward, judge = self.reward.scorer, self.evaluation.judge
+        if both := shared(reward, judge):
             raise ValueError(
-                f"reward.scorer={self.reward.scorer!r} and evaluation.judge={self.evaluation.judge!r} share "
-                f"{', '.join(both)}: the model was trained to please it; choose another judge"
+                f"reward.scorer={reward!r} and evaluation.judge={judge!r} share {', '.join(both)}: "
+                "the model was trained to please it; choose another judge"
             )
-        if "critic" in reward | judge and not self.critic.enabled:
+        if "critic" in {*parse_scorer(reward), *parse_scorer(judge)} and not self.critic.enabled:
             raise ValueError("a scorer uses the critic, which is trained in prepare: add --set critic.enabled=true")
+        if "tiles" in self.reward.candidates and reward not in MAPPED:
+            raise ValueError(
+                f"reward.candidates has 'tiles', but reward.scorer={reward!r} does not say where an output is better; "
+                f"use one of {', '.join(MAPPED)}"
+            )
         return self
 
     def digest(self, *sections: str) -> str:

@@ -38,6 +38,11 @@ class RunIds:
     resumed: bool
 
 
+def is_final(error: Exception) -> bool:
+    """Whether sending the same again is bound to fail: MLflow calls the record itself invalid."""
+    return isinstance(error, MlflowException) and error.error_code == "INVALID_PARAMETER_VALUE"
+
+
 def failures() -> tuple[type[Exception], ...]:
     """What a broken tracking server, database or artifact store can raise (requests' errors are OSErrors)."""
     from alembic.util import CommandError

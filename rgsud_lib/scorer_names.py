@@ -11,7 +11,10 @@ import math
 from rgsud_lib.errors import ConfigError
 
 KNOWN = ("clip_iqa", "critic", "daclip", "decorrelation", "niqe", "piqe", "rain_layer")
+DOWNLOADED = ("clip_iqa", "daclip")  # besides pyiqa's: need weights that do not come with the project
+MAPPED = ("critic", "rain_layer")  # say where an output is better, not only whether
 PYIQA = "pyiqa:"
+TWINS = {"pyiqa:niqe": "niqe", "pyiqa:piqe": "piqe", "pyiqa:clipiqa": "clip_iqa"}
 
 
 def parse_scorer(text: str) -> dict[str, float]:
@@ -31,7 +34,15 @@ def parse_scorer(text: str) -> dict[str, float]:
         if name in weights:
             raise ConfigError(f"scorer {text!r} names {name!r} twice; give it one weight, for example 2*{name}")
         weights[name] = weight
+    if len(weights) == 1 and weights != {text: 1.0}:
+        raise ConfigError(f"scorer {text!r} is a single one and needs no weight; write {next(iter(weights))}")
     return weights
+
+
+def shared(first: str, second: str) -> list[str]:
+    """The scorers that are in both, pyiqa's versions of ours counted as ours."""
+    names = [{TWINS.get(name, name) for name in parse_scorer(text)} for text in (first, second)]
+    return sorted(names[0] & names[1])
 
 
 def _weight(text: str, scorer: str) -> float:

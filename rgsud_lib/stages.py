@@ -112,9 +112,7 @@ def _train_critic(config: Config, folder: Path) -> None:
 
     from rgsud_lib.data.manifest import CRITIC, MANIFEST, Images, Manifest, read_image
     from rgsud_lib.rewards.critic import Critic
-    from rgsud_lib.training.runtime import choose_device
 
-    choose_device(config.training)
     manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
     clean = Images(partial(read_image, folder), manifest.select("clean", "train"))
     Critic.train(clean, config.critic).save(folder / CRITIC)

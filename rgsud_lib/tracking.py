@@ -33,6 +33,7 @@ PARAMS = 100  # parameters, likewise
 PARAM_LENGTH = 6000
 # How MLflow names a slider's pictures.
 IMAGE_FILE = re.compile(r"(?P<key>.+)\+step\+(?P<step>\d+)\+timestamp\+.+compressed\.webp")
+REFUSED = re.compile(r"[^\w\-. :/]")  # what MLflow takes in no metric's name, such as the + of an ensemble
 logger = logging.getLogger("rgsud")
 
 
@@ -143,12 +144,21 @@ class _MlflowRun(StageRun):
             return
         try:
             while self._queue:
-                self._queue[0]()
+                self._deliver(self._queue[0])
                 self._queue.popleft()
         except self._failures as error:
             now = time.monotonic()
             self._retry_at = now + 10 * (now - start)  # a server that hangs may take a tenth of the time at most
             logger.warning("MLflow cannot be written (%s); training goes on and this is sent later", _first_line(error))
+
+    def _deliver(self, operation: Callable[[], None]) -> None:
+        """Run one operation; what MLflow will never take is left out with a warning, for the sake of the rest."""
+        try:
+            operation()
+        except self._failures as error:
+            if not self._store.is_final(error):
+                raise
+            logger.warning("MLflow refused a record, which is left out: %s", _first_line(error))
 
     def _open(self, stage: str, config: Config, workdir: Path, key: str) -> None:
         self._client = self._store.connect(workdir)
@@ -235,7 +245,7 @@ def _metrics(rows: Iterable[dict[str, Any]], timestamp: int) -> list[Any]:
     from mlflow.entities import Metric
 
     return [
-        Metric(name, float(value), timestamp, int(row["step"]))
+        Metric(REFUSED.sub("_", name), float(value), timestamp, int(row["step"]))
         for row in rows
         for name, value in row.items()
         if name != "step" and isinstance(value, (int, float)) and not isinstance(value, bool)

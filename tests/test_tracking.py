@@ -159,6 +159,21 @@ def test_more_values_than_a_batch_takes(workdir: Path, config: Config) -> None:
     assert all(len(curve(workdir, run.run_id, f"m{index}")) == 101 for index in (0, 13, 29))
 
 
+def test_an_ensembles_name_is_written_as_mlflow_takes_it(workdir: Path, config: Config) -> None:
+    with tracking.stage_run("evaluate", config, workdir, "k1") as run:
+        run.log_metrics({"pairs/critic+2*pyiqa:niqe": 1.5})
+    assert curve(workdir, run.run_id, "pairs/critic_2_pyiqa:niqe") == [(0, 1.5)]
+
+
+def test_what_mlflow_will_never_take_does_not_hold_up_the_rest(workdir: Path, config: Config, caplog) -> None:
+    with listen(caplog), tracking.stage_run("recycle", config, workdir, "k1") as run:
+        run.log_rows([{"step": 1, "x" * 300: 1.0}])
+        run.log_rows(rows(2, 3))
+    assert [step for step, _ in curve(workdir, run.run_id)] == [2, 3]
+    assert "which is left out" in caplog.text
+    assert client(workdir).get_run(run.run_id).info.status == "FINISHED"
+
+
 def test_a_run_key_names_the_parent(workdir: Path, config: Config, monkeypatch) -> None:
     parents = []
     for variable, value in (("RGSUD_RUN_KEY", "it's mine"), ("KFP_RUN_ID", "kfp-1"), ("RGSUD_RUN_KEY", "it's mine")):

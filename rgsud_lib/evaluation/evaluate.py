@@ -103,7 +103,10 @@ def prepare_evaluation(
             models[name] = Mirrored(derainer) if config.evaluation.mirror else derainer
     evaluation = Evaluation(config, data, models, [], _cases(data))
     if config.evaluation.mirror:
-        evaluation.warnings.append("Every output is the mean over the image and its mirror image (evaluation.mirror).")
+        evaluation.warnings.append(
+            "Every output is the mean over the image and its mirror image (evaluation.mirror); "
+            "the exported model does that with `rgsud derain --mirror`."
+        )
     clean = data.images("clean", "train")
     for name in (config.evaluation.judge, config.reward.scorer):
         try:

@@ -87,7 +87,7 @@ def reward_strips(evaluation: Evaluation, pool: dict[str, Any], folder: Path, co
     for position, rank in chosen_ranks(len(ranked), count):
         image, entry = ranked[position], pool[ranked[position]]
         scores = f"score {entry['first_score']:.3f} → {entry['score']:.3f}"
-        note = f"{scores}, replaced {entry['accepted'] - 1}×, last at step {entry['step']}"
+        note = f"{scores}, replaced {entry['accepted'] - 1}×, {_origin(entry)}"
         pictures = [Picture("before", evaluation.data.image(image)), Picture("reward", _pooled(folder, entry))]
         strips.append(Strip(names[image], rank.replace("gain", "growth"), note, pictures))
     return strips
@@ -115,7 +115,7 @@ def doubtful_rewards(evaluation: Evaluation, pool: dict[str, Any], folder: Path,
     for rank, image in enumerate(sorted(gains, key=gains.__getitem__)[:count], 1):
         entry = pool[image]
         change = gains[image] if judge.higher_is_better else -gains[image]
-        note = f"{label(judge.name)} {change:+.2f}, score {entry['score']:.3f}, {entry['source']}, step {entry['step']}"
+        note = f"{label(judge.name)} {change:+.2f}, score {entry['score']:.3f}, {_origin(entry)}"
         pictures = [Picture("before", evaluation.data.image(image)), Picture("reward", _pooled(folder, entry))]
         strips.append(Strip(names[image], f"{rank} of {len(gains)} judged", note, pictures))
     return strips
@@ -162,6 +162,11 @@ def read_pool(folder: Path) -> dict[str, Any]:
     """The entries of a stage's reward pool by image id; none where the stage kept no pool."""
     index = folder / "pool" / "index.json"
     return json.loads(index.read_text())["entries"] if index.is_file() else {}
+
+
+def _origin(entry: dict[str, Any]) -> str:
+    when = f"step {entry['step']}" if entry["step"] > 0 else "stage 1"
+    return f"{entry['source']} of {when}"
 
 
 def _pooled(folder: Path, entry: dict[str, Any]) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from rgsud_lib.config import Config
 from rgsud_lib.errors import ConfigError
 from rgsud_lib.rewards.scorer import Scorer
-from rgsud_lib.scorer_names import PYIQA, parse_scorer
+from rgsud_lib.scorer_names import DOWNLOADED, PYIQA, parse_scorer
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,13 @@ def build_scorer(
     from rgsud_lib.rewards.ensemble import Ensemble
 
     return Ensemble.fit(name, members, list(weights.values()), config.scorers.combine, clean)
+
+
+def require_weights(name: str, config: Config) -> None:
+    """Fail now, not after training, where the weights of one of that scorer's members cannot be had."""
+    for member in parse_scorer(name):
+        if member in DOWNLOADED or member.startswith(PYIQA):
+            _build(member, Ingredients(config, []))
 
 
 def _build(name: str, given: Ingredients) -> Scorer:

@@ -27,13 +27,11 @@ class ScoreCache:
     """
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
         try:
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")  # with WAL: never half-written, no wait for the disk
+            self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+            self._connection.execute("PRAGMA synchronous=OFF")  # a cache: a crash of the machine may cost it
             self._connection.execute(TABLE)
         except sqlite3.DatabaseError as error:
-            self._connection.close()
             fix = "delete it, its scores are then computed again"
             raise BundleError(f"{path} cannot be used as a cache of scores ({error}); {fix}") from None
 

@@ -7,7 +7,7 @@ PSNR, a convex fit. Which statistics, and NEAR, were chosen on 25 of Rain100L's 
 
 The outputs it learns from have known errors. Two small derainers are trained for the purpose on plain drawn
 rain and then meet rain of more kinds (zoomed, lying, softer), so they leave some and lose some scene, as
-real ones do; further rain left in or over-removed, blur, streaks, noise and tints are added.
+real ones do; further rain left in or over-removed, blur, streaks, noise, tints and JPEG are added.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rgsud_lib.config import CriticConfig, digest_of
 from rgsud_lib.data.images import check_images
 from rgsud_lib.data.rain import draw_rain
 from rgsud_lib.data.sampling import cut, draw_crops
-from rgsud_lib.errors import BundleError, DataError
+from rgsud_lib.errors import BundleError, DataError, TrainingError
 from rgsud_lib.files import write_bytes
 from rgsud_lib.inference import weights_digest
 from rgsud_lib.networks.nafnet import NAFNet
@@ -36,7 +36,6 @@ from rgsud_lib.rewards.faults import any_rain, imperfect
 from rgsud_lib.training.progress import Progress
 
 METADATA = "rgsud_critic"
-REVISION = 1
 WINDOW, STRIDE = 32, 8  # pixels: side and distance of the windows of a score map
 FLOOR = 1e-6  # added to mean values before their logarithm
 TEMPERATURE = 0.5  # dB by which one output must be better for a clear preference
@@ -54,7 +53,7 @@ class Critic:
 
     def __init__(self, weights: Tensor, config: CriticConfig) -> None:
         self.weights, self.config = weights.float(), config
-        settings = {"revision": REVISION, "window": (WINDOW, STRIDE), **config.model_dump(exclude={"enabled"})}
+        settings = {"window": (WINDOW, STRIDE), **config.model_dump(exclude={"enabled"})}
         digest = weights_digest({"weights": self.weights})
         self.version = digest_of({"name": self.name, "settings": settings, "weights": digest})
 
@@ -62,7 +61,7 @@ class Critic:
     def train(cls, clean: Sequence[np.ndarray], config: CriticConfig) -> Critic:
         """Train on clean images, uint8 H x W x 3: a pure function of images and config (on one kind of CPU).
 
-        Raises DataError where there are none.
+        Raises DataError where there are none, TrainingError where no order is found in its examples.
         """
         if not len(clean):
             raise DataError("the critic got no clean images to train on; give some, or choose another reward.scorer")
@@ -155,7 +154,7 @@ def _examples(clean: Sequence[np.ndarray], config: CriticConfig) -> tuple[Tensor
     derainers = [NAFNet(config.width, (1, 1), 1, (1, 1)).to(memory_format=torch.channels_last) for _ in range(2)]
     optimizers = [torch.optim.Adam(derainer.parameters(), lr=config.learning_rate) for derainer in derainers]
     images = {str(index): image for index, image in enumerate(clean)}
-    names, scenes = list(images), max(1, config.batch // OUTPUTS)
+    names, scenes = list(images), config.scenes
     statistics, truths = [], []
     with Progress("critic", config.steps) as progress:
         for step in range(config.steps):
@@ -196,6 +195,11 @@ def _rank(statistics: Tensor, truths: Tensor) -> Tensor:
         return loss
 
     optimizer.step(closure)
+    if not near.any() or not torch.isfinite(weights).all():
+        raise TrainingError(
+            f"the critic found no order in {len(truths)} scenes ({int(near.sum())} pairs, weights {weights.tolist()}); "
+            "raise critic.steps, or choose another reward.scorer"
+        )
     return (weights.detach() / scale).float()
 
 

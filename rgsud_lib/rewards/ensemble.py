@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rgsud_lib.config import digest_of
 from rgsud_lib.data.images import to_tensor
+from rgsud_lib.data.manifest import content_id
 from rgsud_lib.data.rain import draw_rain
 from rgsud_lib.errors import DataError, TrainingError
 from rgsud_lib.networks.layers import low_pass
@@ -36,10 +37,13 @@ class Ensemble:
         members: Sequence[Scorer],
         weights: Sequence[float],
         combine: str,
+        sample: str,
         table: np.ndarray,
         spread: np.ndarray,
     ):
-        """`table`: members x N, each row the sorted scores of the sample; `spread`: members, the scale of a z-score."""
+        """`sample`: digest of the reference images, which stands for what was measured on them: the last bits
+        differ between kinds of CPU. `table`: members x N, each row the sample's sorted scores; `spread`: members.
+        """
         self.name, self.members, self.combine = name, list(members), combine
         self.weights = np.array(weights, dtype=np.float64) / sum(weights)
         self.table, self.spread = np.asarray(table, np.float64), np.asarray(spread, np.float64)
@@ -52,7 +56,7 @@ class Ensemble:
         self.version = digest_of(
             {
                 "revision": REVISION, "members": [member.version for member in members], "combine": combine,
-                "weights": self.weights.tolist(), "table": self.table.tolist(), "spread": self.spread.tolist(),
+                "weights": self.weights.tolist(), "sample": sample,
             }
         )  # fmt: skip
 
@@ -66,11 +70,12 @@ class Ensemble:
         """
         if len(clean) == 0:
             raise DataError(f"ensemble {name!r} needs clean images for its reference sample, got none")
-        sample = reference_sample(clean)
-        scores = np.array([[member(*pair).double().numpy() for pair in sample] for member in members])
+        pairs = reference_sample(clean)
+        scores = np.array([[member(*pair).double().numpy() for pair in pairs] for member in members])
         within = scores - scores.mean(axis=2, keepdims=True)
         table = np.sort(scores.reshape(len(members), -1), axis=1)
-        return cls(name, members, weights, combine, table, np.sqrt(np.square(within).mean(axis=(1, 2))))
+        sample = digest_of([SEED, *(content_id(clean[index]) for index in _chosen(clean))])
+        return cls(name, members, weights, combine, sample, table, np.sqrt(np.square(within).mean(axis=(1, 2))))
 
     def __call__(self, output: Tensor, rainy: Tensor) -> Tensor:
         """Output and rainy B x 3 x H x W in [0,1] to B scores."""
@@ -87,13 +92,16 @@ class Ensemble:
 
 def reference_sample(clean: Sequence[np.ndarray]) -> list[tuple[Tensor, Tensor]]:
     """For each of at most 16 images, evenly spread: candidates K x 3 x h x w and as many copies of the rainy image."""
-    chosen = np.unique(np.linspace(0, len(clean) - 1, min(len(clean), IMAGES)).round().astype(int))
     sample = []
-    for index in chosen:
-        image = _centre(to_tensor(np.ascontiguousarray(clean[int(index)])))
-        rainy = draw_rain(image, (SEED, int(index)))
+    for index in _chosen(clean):
+        image = _centre(to_tensor(np.ascontiguousarray(clean[index])))
+        rainy = draw_rain(image, (SEED, index))
         sample.append((_candidates(image, rainy), rainy.expand(CANDIDATES, -1, -1, -1)))
     return sample
+
+
+def _chosen(clean: Sequence[np.ndarray]) -> list[int]:
+    return np.unique(np.linspace(0, len(clean) - 1, min(len(clean), IMAGES)).round().astype(int)).tolist()
 
 
 def _candidates(clean: Tensor, rainy: Tensor) -> Tensor:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
+from rgsud_lib.data.images import to_tensor, to_uint8
 from rgsud_lib.data.rain import rain_layers
 from rgsud_lib.networks.layers import low_pass
 
@@ -32,7 +35,10 @@ def imperfect(clean: Tensor, rainy: Tensor, derainers: Sequence[nn.Module], rng:
     output = base + share * (rainy - base)
     if rng.random() < 0.6:
         output = _spoil(output, clean, rainy, rng)
-    return output.clamp(0, 1).mul(255).round().div(255)
+    pictures = to_uint8(output)
+    if rng.random() < 0.15:
+        pictures = np.stack([_compress(picture, quality=int(rng.integers(40, 96))) for picture in pictures])
+    return to_tensor(pictures)
 
 
 def _spoil(output: Tensor, clean: Tensor, rainy: Tensor, rng: np.random.Generator) -> Tensor:
@@ -48,6 +54,13 @@ def _spoil(output: Tensor, clean: Tensor, rainy: Tensor, rng: np.random.Generato
     output = output + _amount(rng, count, 0.002, 0.03, chance=0.2) * where * torch.randn(output.shape)
     tint = _normal(rng, count, 3) + F.interpolate(torch.randn(count, 3, 2, 2), size=side, mode="bicubic")
     return output + _amount(rng, count, 0.001, 0.03, chance=0.25) * tint
+
+
+def _compress(picture: np.ndarray, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    with Image.open(buffer) as compressed:
+        return np.array(compressed)
 
 
 def _uniform(rng: np.random.Generator, count: int) -> Tensor:

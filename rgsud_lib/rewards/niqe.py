@@ -99,10 +99,10 @@ def patch_features(plane: Tensor) -> tuple[Tensor, Tensor]:
             "raise data.min_side or set evaluation.judge to another scorer"
         )
     plane = plane[: rows * PATCH, : columns * PATCH]
-    fine, deviation = _normalise(plane)
-    coarse, _ = _normalise(_halve(plane))
-    features = [_statistics(_patches(fine, PATCH)), _statistics(_patches(coarse, PATCH // 2))]
-    return torch.cat(features, dim=1), _patches(deviation, PATCH).mean((1, 2))
+    fine, deviation = normalise(plane)
+    coarse, _ = normalise(_halve(plane))
+    features = [_statistics(split_patches(fine, PATCH)), _statistics(split_patches(coarse, PATCH // 2))]
+    return torch.cat(features, dim=1), split_patches(deviation, PATCH).mean((1, 2))
 
 
 def _sharp_features(image: np.ndarray) -> Tensor:
@@ -111,12 +111,12 @@ def _sharp_features(image: np.ndarray) -> Tensor:
     return features[sharp & ~features.isnan().any(1)]
 
 
-def _patches(plane: Tensor, side: int) -> Tensor:
+def split_patches(plane: Tensor, side: int) -> Tensor:
     rows, columns = plane.shape[0] // side, plane.shape[1] // side
     return plane.reshape(rows, side, columns, side).transpose(1, 2).reshape(-1, side, side)
 
 
-def _normalise(plane: Tensor) -> tuple[Tensor, Tensor]:
+def normalise(plane: Tensor) -> tuple[Tensor, Tensor]:
     """Mean-subtracted contrast-normalised coefficients (equation 1) and local deviation; 7 x 7 Gaussian, sigma 7/6."""
     mean = _blur(plane)
     deviation = (_blur(plane.square()) - mean.square()).abs().sqrt()

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from rgsud_lib.config import digest_of
 from rgsud_lib.data.images import check_images
-from rgsud_lib.rewards.niqe import _normalise, _patches, luma
+from rgsud_lib.rewards.niqe import luma, normalise, split_patches
 
 BLOCK, SEGMENT = 16, 6
 ACTIVE = 0.1  # a block of normalised coefficients counts from this variance on
@@ -45,7 +45,7 @@ def distortion(plane: Tensor) -> float:
     """PIQE, about 0 to 100, of a luma plane H x W in 0..255: mean distortion of the active blocks."""
     height, width = plane.shape
     padded = F.pad(plane[None, None], (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")[0, 0]
-    blocks = _patches(_normalise(padded)[0], BLOCK)
+    blocks = split_patches(normalise(padded)[0], BLOCK)
     variance = blocks.var((1, 2))
     active = variance > ACTIVE
     if not active.any():

@@ -1,7 +1,7 @@
 """The reward pool (paper, Algorithm 1): one slot per rainy training image, the best output ever seen.
 
-Pictures lie on disk under names that are never written twice, so an index saved with a checkpoint
-always finds its pictures; `collect_garbage` removes what no saved index names.
+Pictures lie on disk under names made of their content, so an index saved with a checkpoint always finds
+its own pictures; `collect_garbage` removes what no saved index names.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rgsud_lib.data.manifest import content_id
 from rgsud_lib.errors import BundleError, TrainingError
 from rgsud_lib.files import write_bytes, write_png
+
+Rescore = Callable[[str, np.ndarray], tuple[float, bool]]
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,17 @@ class RewardPool:
     ) -> bool:
         """Offer an output (uint8 H x W x 3); True where it replaces the pooled one.
 
-        `trusted`: what the fidelity guard says; an empty slot takes what it gets.
+        `trusted`: what the fidelity guard says. An empty slot takes what it gets; an untrusted reward may replace
+        an untrusted one, never a trusted one.
         Raises TrainingError where the score is not finite: such a scorer cannot choose anything.
         """
-        if not math.isfinite(score):
-            raise TrainingError(
-                f"scorer {self.scorer!r} gave {score} for image {image_id} at step {step}; "
-                "expected a finite score: choose another scorer"
-            )
+        self._check_finite(image_id, score, step)
         held = self.entries.get(image_id)
         refused = int(not trusted) + (0 if held is None else held.refused)
         if held is not None and not self._better(held, score, step, trusted):
             self.entries[image_id] = replace(held, offered=held.offered + 1, refused=refused)
             return False
-        file = f"{image_id}-{step:08d}-{source}.png"
+        file = f"{image_id}-{content_id(output)}.png"
         write_png(self.folder / file, output)
         self._decoded[image_id] = output
         entry = Entry(score, score, step, file, source, trusted, refused=refused)
@@ -79,6 +79,13 @@ class RewardPool:
             )  # fmt: skip
         self.entries[image_id] = entry
         return True
+
+    def _check_finite(self, image_id: str, score: float, step: int) -> None:
+        if not math.isfinite(score):
+            raise TrainingError(
+                f"scorer {self.scorer!r} gave {score} for image {image_id} at step {step}; "
+                "expected a finite score: choose another scorer"
+            )
 
     def _better(self, held: Entry, score: float, step: int, trusted: bool) -> bool:
         if self.policy == "last":
@@ -133,23 +140,25 @@ class RewardPool:
         self.entries = {image_id: Entry(**entry) for image_id, entry in index["entries"].items()}
         self._decoded.clear()
 
-    def adopt(
-        self, index: dict[str, Any], folder: Path, steps: int, rescore: Callable[[str, np.ndarray], float] | None
-    ) -> None:
-        """Start from another stage's pool, `steps` long, in `folder`; `rescore` gives new scores where given.
+    def adopt(self, index: dict[str, Any], folder: Path, steps: int, rescore: Rescore | None = None) -> None:
+        """Start from another stage's pool, `steps` long, in `folder`. Its entries get negative steps: ages count on.
 
-        Its entries get negative steps, so that ages count on. Raises BundleError as `restore` does.
+        `rescore(image_id, reward)` gives score and trust anew where another scorer or version filled the pool.
+        Raises BundleError as `restore` does where that is not given, TrainingError where a score is not finite.
         """
         for entry in index["entries"].values():
             if not (self.folder / entry["file"]).exists():
                 write_bytes(self.folder / entry["file"], (folder / entry["file"]).read_bytes())
-        if rescore is not None:
-            index = index | {"scorer": self.scorer, "version": self.version}
-        self.restore(index)
+        ours = {"scorer": self.scorer, "version": self.version}
+        foreign = {name: index[name] for name in ours} != ours
+        self.restore(index | ours if foreign and rescore else index)
         for image_id, entry in self.entries.items():
-            score = entry.score if rescore is None else rescore(image_id, self.image(image_id))
-            first = entry.first_score if rescore is None else score
-            self.entries[image_id] = replace(entry, step=entry.step - steps, score=score, first_score=first)
+            entry = replace(entry, step=entry.step - steps)
+            if foreign:
+                score, trusted = rescore(image_id, self.image(image_id))
+                self._check_finite(image_id, score, entry.step)
+                entry = replace(entry, score=score, first_score=score, trusted=trusted)
+            self.entries[image_id] = entry
 
     def collect_garbage(self) -> None:
         """Remove pictures that the present index does not name. Call it only after that index was saved."""

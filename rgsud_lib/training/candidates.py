@@ -95,6 +95,9 @@ SOURCES: dict[str, Callable[[Candidates], Tensor]] = {
 }
 
 
+POOLED = {"blend", "tiles"}  # those that look at the present reward
+
+
 def _smooth(scores: Tensor) -> Tensor:
     reach = WINDOW // 2
     return F.avg_pool2d(F.pad(scores, (reach,) * 4, mode="replicate"), WINDOW, stride=1)

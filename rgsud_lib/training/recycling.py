@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -12,12 +12,11 @@ from torch import Tensor
 from rgsud_lib.config import RewardConfig
 from rgsud_lib.data.images import to_tensor, to_uint8
 from rgsud_lib.data.sampling import Stream, stream
-from rgsud_lib.errors import TrainingError
 from rgsud_lib.rewards.guard import Guard
 from rgsud_lib.rewards.pool import RewardPool
 from rgsud_lib.rewards.scorer import Scorer
 from rgsud_lib.training.budget import Budget
-from rgsud_lib.training.candidates import SOURCES, Candidates, Derain
+from rgsud_lib.training.candidates import POOLED, SOURCES, Candidates, Derain
 
 BATCH = 4  # images of one size that are derained and scored together
 
@@ -29,10 +28,10 @@ class Recycler:
     all of them once, in its own random order.
     """
 
-    def __init__(
+    def __init__(  # `images`: the rainy training images' ids and their sizes in pixels
         self,
         config: RewardConfig,
-        images: Sequence[str],
+        images: Mapping[str, int],
         load: Callable[[str], np.ndarray],
         scorer: Scorer,
         pool: RewardPool,
@@ -42,6 +41,7 @@ class Recycler:
     ):
         self.config, self.images, self.load, self.scorer, self.pool = config, images, load, scorer, pool
         self.seed, self.derain, self.derain_raw = seed, derain, derain_raw
+        self._epoch, self._order = -1, []
         self.guard = Guard(config.guard) if config.guard else None
         self.budget = Budget(config.budget, self._rehearse)
         self._position, self._spent = 0, 0.0
@@ -55,35 +55,30 @@ class Recycler:
         allowance = self.budget.allowance(training_flops)
         while True:
             image = self._visit(self._position)
-            height, width = self.load(image).shape[:2]
-            cost = self.budget.cost(height * width)
+            cost = self.budget.cost(self.images[image])
             if self._spent + cost > allowance:
                 return
             self._position, self._spent = self._position + 1, self._spent + cost
             yield image
 
-    def skip_to(self, training_flops: float) -> None:
-        """Pass over the images of rounds that are behind a resumed run."""
-        for _ in self.due(training_flops):
-            pass
-
     def recycle_all(self, step: int) -> None:
-        """Every image once, so that no slot stays empty; this is outside the budget.
+        """Every image once, so that no slot stays empty; this is outside the budget."""
+        self._offer(list(self.images), step)
 
-        Raises TrainingError where all rewards have one and the same score: such a scorer cannot choose anything.
-        """
-        self._offer(self.images, step)
-        scores = {image: entry.score for image, entry in self.pool.entries.items()}
-        if len(scores) > 1 and len(set(scores.values())) == 1:
-            first, score = next(iter(scores.items()))
-            raise TrainingError(
-                f"scorer {self.scorer.name!r} gave all {len(scores)} rewards the same score {score}, such as image "
-                f"{first} at step {step}; expected scores that differ: choose another reward.scorer"
-            )
+    def state(self) -> dict[str, float]:
+        """Where the rounds are: the next visit, and the operations that visits have used."""
+        return {"position": self._position, "spent": self._spent}
+
+    def restore(self, state: dict[str, float]) -> None:
+        self._position, self._spent = int(state["position"]), state["spent"]
 
     def _visit(self, position: int) -> str:
         epoch, place = divmod(position, len(self.images))
-        return self.images[stream(self.seed, epoch, Stream.SCORING).permutation(len(self.images))[place]]
+        if epoch != self._epoch:
+            names = list(self.images)
+            order = stream(self.seed, epoch, Stream.SCORING).permutation(len(names))
+            self._epoch, self._order = epoch, [names[index] for index in order]
+        return self._order[place]
 
     @torch.no_grad()
     def _offer(self, images: Sequence[str], step: int) -> None:
@@ -95,16 +90,17 @@ class Recycler:
 
     def _offer_batch(self, names: Sequence[str], step: int) -> None:
         rainy = to_tensor(np.stack([self.load(name) for name in names]))
-        rewards = [to_tensor(self.pool.image(name)) if name in self.pool.entries else None for name in names]
+        wanted = self.pool.entries if POOLED & set(self.config.candidates) else ()
+        rewards = [to_tensor(self.pool.image(name)) if name in wanted else None for name in names]
         candidates = Candidates(rainy, rewards, self.derain, self.derain_raw, self.scorer)
         for source in self.config.candidates:
             # Scored as it will be stored: the pool's 8-bit picture is the reward.
             outputs = to_uint8(SOURCES[source](candidates))
-            scores, trusted = self._judge(to_tensor(outputs), rainy)
+            scores, trusted = self.judge(to_tensor(outputs), rainy)
             for name, output, score, kept in zip(names, outputs, scores.tolist(), trusted.tolist(), strict=True):
                 self.pool.offer(name, output, score, step, source, kept)
 
-    def _judge(self, outputs: Tensor, rainy: Tensor) -> tuple[Tensor, Tensor]:
+    def judge(self, outputs: Tensor, rainy: Tensor) -> tuple[Tensor, Tensor]:
         """Scores, and whether the guard trusts them."""
         trusted = torch.ones(len(outputs), dtype=torch.bool) if self.guard is None else self.guard(outputs, rainy)
         return self.scorer(outputs, rainy), trusted
@@ -115,4 +111,4 @@ class Recycler:
         noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(self.seed))
         candidates = Candidates(noise, [noise], self.derain, self.derain_raw, self.scorer)
         for source in self.config.candidates:
-            self._judge(SOURCES[source](candidates).clamp(0, 1), noise)
+            self.judge(SOURCES[source](candidates).clamp(0, 1), noise)

@@ -14,8 +14,9 @@ from rgsud_lib.data.images import to_tensor
 from rgsud_lib.data.manifest import Dataset
 from rgsud_lib.files import write_bytes, write_json
 from rgsud_lib.inference import save_derainer
-from rgsud_lib.rewards import build_scorer
+from rgsud_lib.rewards import build_scorer, require_weights
 from rgsud_lib.rewards.pool import RewardPool
+from rgsud_lib.rewards.scorer import check_scorer
 from rgsud_lib.tracking import StageRun
 from rgsud_lib.training.batches import Batches
 from rgsud_lib.training.curves import Curves
@@ -64,16 +65,18 @@ def _trainer(config: Config, dataset: Path, folder: Path, run: StageRun, stop: A
     data, reward = Dataset.open(dataset), config.reward
     fabric = make_fabric(config.training)
     trainer = Trainer(config, fabric, folder, Curves(folder, run), stop, resume_key=folder.name)
-    rainy = [record.id for record in data.select("rainy", "train")]
+    rainy = {record.id: record.height * record.width for record in data.select("rainy", "train")}
     clean = [record.id for record in data.select("clean", "train")]
     scorer = build_scorer(reward.scorer, config, data.images("clean", "train"), data.critic, str(fabric.device))
+    check_scorer(scorer, {image: to_tensor(data.image(image)) for image in list(rainy)[:GRID_IMAGES]})
+    require_weights(config.evaluation.judge, config)
     pool = RewardPool(folder / "pool", scorer.name, scorer.version, policy, reward.margin, reward.max_age)
     held_back = [
         data.image(record.id) for record in data.select("clean", "validation")[: config.training.validation_images]
     ]
-    shown = rainy[:GRID_IMAGES] + [record.id for record in data.select("rainy", "validation")][:GRID_IMAGES]
+    shown = list(rainy)[:GRID_IMAGES] + [record.id for record in data.select("rainy", "validation")][:GRID_IMAGES]
     trainer.attach(
-        Batches(config, rainy, clean, data.image, pool),
+        Batches(config, list(rainy), clean, data.image, pool),
         Recycler(reward, rainy, data.image, scorer, pool, config.training.seed, trainer.derain, trainer.derain_raw),
         Validator(held_back, [(image, data.image(image)) for image in shown], config.training.seed, trainer.derain),
     )
@@ -87,8 +90,9 @@ def _start_from(trainer: Trainer, recycled: Path) -> None:
     trainer.ema.module.load_state_dict(load_file(recycled / "derainer.safetensors"))
     trainer.ema.updates = config.training.steps
 
-    def rescore(image: str, reward: np.ndarray) -> float:
-        return float(recycler.scorer(to_tensor(reward), to_tensor(recycler.load(image))))
+    def rescore(image: str, reward: np.ndarray) -> tuple[float, bool]:
+        score, trusted = recycler.judge(to_tensor(reward), to_tensor(recycler.load(image)))
+        return score.item(), trusted.item()
 
     index = json.loads((recycled / "pool" / "index.json").read_text())
     steps = config.training.steps + (config.warm_start.steps if config.warm_start.enabled else 0)

@@ -105,8 +105,6 @@ class Trainer:
         }
         if state:
             self._restore(state)
-            if phase.recycles:
-                self.recycler.skip_to(self._flops_until(self.step - self.step % self.config.reward.round_every))
         else:
             # A set-up that cannot validate fails now, not after hours.
             self.validator.psnr_rgb(2)
@@ -263,7 +261,7 @@ class Trainer:
             "skipped": self.skipped, "last_psnr": self.last_psnr, "flops": self.flops,
             "networks": self.method.state_dict(), "ema": self.ema.module.state_dict(), "ema_updates": self.ema.updates,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "pool": self.pool.index(), "curves": self.curves.state(),
+            "pool": self.pool.index(), "recycler": self.recycler.state(), "curves": self.curves.state(),
         }  # fmt: skip
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -280,3 +278,4 @@ class Trainer:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.pool.restore(state["pool"])
+        self.recycler.restore(state["recycler"])

@@ -26,7 +26,6 @@ from rgsud_lib.rewards.audit import audit_rewards, scoring, sources
 from rgsud_lib.rewards.audit.ranking import figures, interval, rank_correlation
 from rgsud_lib.rewards.audit.report import summary_table
 from rgsud_lib.rewards.audit.sources import find_checkpoints, find_critic
-from rgsud_lib.rewards.audit.summary import flat_metrics
 from rgsud_lib.rewards.audit.verdict import contenders, describe
 from rgsud_pipelines import cli
 
@@ -290,10 +289,13 @@ def test_the_newest_critic_of_the_workdirs_is_taken(tmp_path: Path) -> None:
     for age, folder in zip((3, 9, 5), files, strict=True):
         folder.mkdir(parents=True)
         (folder / CRITIC).touch()
+        (folder / "bundle.json").touch()
         os.utime(folder / CRITIC, (age, age))
     assert find_critic([tmp_path / "a", tmp_path / "b"]) == files[1] / CRITIC
     assert find_critic([tmp_path / "b", tmp_path / "none"]) == files[2] / CRITIC
     assert find_critic([tmp_path]) is None
+    (files[1] / "bundle.json").unlink()  # a preparation that has not ended
+    assert find_critic([tmp_path / "a"]) == files[0] / CRITIC
 
 
 def test_models_beside_folders_on_drawn_rain_and_on_pairs(data: Path, tmp_path: Path, fakes, monkeypatch) -> None:
@@ -415,8 +417,6 @@ def test_it_is_logged_as_a_run_of_the_workdir(data: Path, tmp_path: Path, fakes,
     assert logged["inputs"] == [("pairs", "audit")]
     assert logged["metrics"]["audit/rain_layer/spearman_psnr"] == 1
     assert logged["metrics"]["audit/decorrelation/with_input/gain"] < 0
-    summary["scorers"][0]["name"] = "critic+2*niqe"
-    assert all(re.fullmatch(r"[\w./ -]+", name) for name in flat_metrics(summary))  # the characters MLflow takes
 
 
 def test_command_line(data: Path, tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from rgsud_lib.config import CriticConfig
 from rgsud_lib.data.images import to_tensor
 from rgsud_lib.data.rain import draw_rain
 from rgsud_lib.errors import BundleError, DataError
-from rgsud_lib.rewards.critic import METADATA, Critic, _imperfect, _psnr
+from rgsud_lib.rewards.critic import METADATA, Critic, _psnr
+from rgsud_lib.rewards.faults import imperfect
 
-TINY = CriticConfig(steps=4, batch=12, crop=32, width=4)
-BRIEF = CriticConfig(steps=60, batch=12, crop=64, width=4, learning_rate=2e-3)
+TINY = CriticConfig(steps=10, crop=32, width=4)
+BRIEF = CriticConfig(steps=60, crop=64, width=4, learning_rate=2e-3)
 
 
 def scenes(first: int, count: int) -> list[np.ndarray]:
@@ -150,7 +151,7 @@ def _alter(path: Path, part: str) -> None:
 def test_made_up_outputs_are_images_and_cover_good_and_bad():
     clean = to_tensor(np.stack(scenes(0, 4)))[..., :64, :64]
     rainy = draw_rain(clean, 1)
-    outputs = [_imperfect(clean, rainy, [torch.nn.Identity()], np.random.default_rng(seed)) for seed in range(30)]
+    outputs = [imperfect(clean, rainy, [torch.nn.Identity()], np.random.default_rng(seed)) for seed in range(30)]
     psnr = torch.cat([_psnr(output, clean) for output in outputs])
     assert all(output.shape == clean.shape and output.min() >= 0 and output.max() <= 1 for output in outputs)
     assert psnr.max() > 38

@@ -91,6 +91,7 @@ def test_names():
         ("x*niqe", "weight 'x'"),
         ("niqe+", "unknown scorer ''"),
         ("pyiqa:", "unknown scorer 'pyiqa:'"),
+        ("2*niqe", "single one and needs no weight; write niqe"),
     ],
 )
 def test_bad_names(name, message):
@@ -101,6 +102,17 @@ def test_bad_names(name, message):
 def test_a_reward_and_its_judge_share_no_scorer():
     with pytest.raises(ConfigError, match="share niqe"):
         load_config("cpu", ["reward.scorer=niqe+rain_layer"])
+    with pytest.raises(ConfigError, match="share piqe"):
+        load_config("cpu", ["reward.scorer=pyiqa:piqe", "evaluation.judge=piqe"])
     with pytest.raises(ConfigError, match="critic.enabled=true"):
-        load_config("cpu", ["reward.scorer=critic"])
-    assert isinstance(load_config("cpu", ["reward.scorer=critic", "critic.enabled=true"]), Config)
+        load_config("cpu", ["reward.scorer=critic", "critic.enabled=false"])
+    assert isinstance(load_config("cpu", ["reward.scorer=critic"]), Config)
+
+
+def test_candidate_sources_in_the_configuration():
+    assert load_config("cpu", ["reward.candidates=mirror"]).reward.candidates == ("mirror",)
+    assert load_config("cpu", ["reward.candidates=plain, blend"]).reward.candidates == ("plain", "blend")
+    with pytest.raises(ConfigError, match="names a source twice"):
+        load_config("cpu", ['reward.candidates=["plain", "plain"]'])
+    with pytest.raises(ConfigError, match="'decorrelation' does not say where.*critic, rain_layer"):
+        load_config("cpu", ["reward.candidates=tiles", "reward.scorer=decorrelation"])

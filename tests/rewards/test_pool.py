@@ -63,19 +63,38 @@ def test_what_the_guard_trusts_replaces_what_it_does_not(pool):
 def test_another_stages_pool_is_adopted_with_ages_that_count_on(pool, tmp_path):
     pool.offer("a", picture(7), 0.5, 40)
     next_stage = RewardPool(tmp_path / "next", "decorrelation", "v1", max_age=100)
-    next_stage.adopt(pool.index(), pool.folder, steps=50, rescore=None)
+    next_stage.adopt(pool.index(), pool.folder, steps=50)
     assert next_stage.entries["a"].step == -10 and next_stage.image("a")[0, 0, 0] == 7
     assert not next_stage.offer("a", picture(2), 0.1, 89) and next_stage.offer("a", picture(2), 0.1, 90)
 
 
 def test_a_pool_of_another_version_is_scored_again_when_asked_to(pool, tmp_path):
     pool.offer("a", picture(7), 0.5, 40)
+
+    def rescore(name, image):
+        return float(image.mean()), name != "a"
+
     newer = RewardPool(tmp_path / "newer", "rain_layer", "v2")
     with pytest.raises(BundleError, match="rescore=true"):
-        newer.adopt(pool.index(), pool.folder, 50, None)
-    newer.adopt(pool.index(), pool.folder, 50, lambda name, image: float(image.mean()) if name == "a" else 0.0)
+        newer.adopt(pool.index(), pool.folder, 50)
+    newer.adopt(pool.index(), pool.folder, 50, rescore)
     entry = newer.entries["a"]
-    assert (entry.score, entry.first_score, newer.index()["version"]) == (7.0, 7.0, "v2")
+    assert (entry.score, entry.first_score, entry.trusted, newer.index()["version"]) == (7.0, 7.0, False, "v2")
+    same = RewardPool(tmp_path / "same", "decorrelation", "v1")
+    same.adopt(pool.index(), pool.folder, 50, rescore)
+    assert same.entries["a"].score == 0.5  # nothing to score again
+    with pytest.raises(TrainingError, match="gave nan for image a"):
+        newer.adopt(pool.index(), pool.folder, 50, lambda name, image: (float("nan"), True))
+
+
+def test_a_killed_stage_finds_the_adopted_picture_again(pool, tmp_path):
+    pool.offer("a", picture(1), 0.1, 50)
+    killed = RewardPool(tmp_path / "next", "decorrelation", "v1")
+    killed.adopt(pool.index(), pool.folder, 0)
+    killed.offer("a", picture(2), 0.2, 50)  # the same step of the next stage, and no checkpoint after it
+    again = RewardPool(tmp_path / "next", "decorrelation", "v1")
+    again.adopt(pool.index(), pool.folder, 0)
+    assert again.image("a")[0, 0, 0] == 1
 
 
 def test_an_older_index_still_finds_its_pictures_until_garbage_is_collected(pool, tmp_path):
@@ -86,7 +105,7 @@ def test_an_older_index_still_finds_its_pictures_until_garbage_is_collected(pool
     resumed.restore(saved)
     assert resumed.image("a")[0, 0, 0] == 1
     resumed.collect_garbage()
-    assert [path.name for path in (tmp_path / "pool").iterdir()] == ["a-00000010-plain.png"]
+    assert [path.name for path in (tmp_path / "pool").iterdir()] == [saved["entries"]["a"]["file"]]
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
@@ -104,6 +123,6 @@ def test_scores_of_another_version_are_not_compared(pool, tmp_path):
 def test_a_missing_picture_is_named(pool):
     pool.offer("a", picture(1), 0.1, 1)
     pool.restore(pool.index())
-    (pool.folder / "a-00000001-plain.png").unlink()
-    with pytest.raises(BundleError, match="a-00000001-plain.png is missing"):
+    (pool.folder / pool.entries["a"].file).unlink()
+    with pytest.raises(BundleError, match=f"{pool.entries['a'].file} is missing"):
         pool.image("a")

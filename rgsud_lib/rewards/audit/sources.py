@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from torch import nn
 from tqdm import tqdm
 
+from rgsud_lib.bundle import MARKER
 from rgsud_lib.config import digest_of
 from rgsud_lib.data.manifest import CRITIC, Pair, read_image
 from rgsud_lib.data.sources import list_images, published_key
@@ -28,7 +29,9 @@ def find_checkpoints(path: Path) -> list[Path]:
 
 def find_critic(workdirs: Sequence[Path]) -> Path | None:
     """The newest critic that `prepare` left in one of these workdirs."""
-    found = (path for workdir in workdirs for path in workdir.glob(f"stages/*/{CRITIC}"))
+    found = (
+        path for workdir in workdirs for path in workdir.glob(f"stages/*/{CRITIC}") if (path.parent / MARKER).is_file()
+    )
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -53,11 +52,11 @@ def summarise(audit: Audit) -> dict[str, Any]:
 
 
 def flat_metrics(summary: dict[str, Any]) -> dict[str, float]:
-    """`audit/niqe/spearman_psnr` and so on, under names that MLflow takes."""
+    """`audit/niqe/spearman_psnr` and so on."""
     names = ("spearman_psnr", "spearman_ssim", "gain", "regret")
     flat = {}
     for entry in summary["scorers"]:
-        prefix = "audit/" + re.sub(r"[^\w.-]", "_", entry["name"])
+        prefix = f"audit/{entry['name']}"
         flat |= {f"{prefix}/{name}": entry["outputs"][name]["mean"] for name in names}
         flat |= {f"{prefix}/with_input/{name}": entry["with_input"][name]["mean"] for name in names}
         flat[f"{prefix}/seconds_per_image"] = entry["seconds_per_image"]
