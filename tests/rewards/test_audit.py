@@ -411,7 +411,7 @@ def test_it_is_logged_as_a_run_of_the_workdir(data: Path, tmp_path: Path, fakes,
         yield Recording()
 
     monkeypatch.setattr(tracking, "stage_run", stage_run)
-    summary = audited(data, tmp_path)
+    audited(data, tmp_path)
     assert logged["run"] == ("audit", CONFIG, tmp_path / "work")
     assert logged["artifacts"] == ["audit.json", "per_image.csv", "report.html"]
     assert logged["inputs"] == [("pairs", "audit")]
