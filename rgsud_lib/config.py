@@ -201,7 +201,7 @@ class RewardConfig(Section):
     candidates: tuple[Candidate, ...] = Field(
         ("plain",), min_length=1, description="what is offered for an image, see `docs/rewards.md`"
     )
-    budget: float = Field(0.05, gt=0, lt=1, description="share of a stage's arithmetic that goes into candidates")
+    budget: float = Field(0.05, gt=0, lt=1, description="share of a stage's time that scoring rounds may take")
     round_every: int = Field(50, ge=1, description="steps between scoring rounds; the budget says how many images")
     guard: float = Field(0.0, ge=0, description="strength of the fidelity guard; 0: off, 1: for light rain")
     margin: float = Field(0.0, ge=0, description="a candidate must score higher than the reward by more than this")

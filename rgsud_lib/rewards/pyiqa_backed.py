@@ -1,6 +1,6 @@
 """Any no-reference metric of the pyiqa toolbox as a scorer: `pyiqa:musiq`, `pyiqa:topiq_nr`, `pyiqa:clipiqa`, ...
 
-pyiqa and most of the weights it fetches are for non-commercial use only, so it is no dependency: the user
+pyiqa and most of the weights it fetches are for non-commercial use only, so it is an optional dependency: the user
 installs it. Its checkpoints are read as bare weights (torch's weights_only), never as pickled code.
 """
 

@@ -152,7 +152,7 @@ class Trainer:
         level = logging.WARNING if share > 1.5 * budget else logging.INFO
         log.log(
             level,
-            "%s: scoring rounds took %.1f %% of the time (reward.budget allows %.1f %% of the arithmetic)",
+            "%s: scoring rounds took %.1f %% of the time (reward.budget allows %.1f %%)",
             phase.name,
             100 * share,
             100 * budget,

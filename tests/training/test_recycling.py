@@ -15,7 +15,7 @@ from rgsud_lib.errors import ConfigError
 from rgsud_lib.rewards.decorrelation import Decorrelation
 from rgsud_lib.rewards.pool import RewardPool
 from rgsud_lib.rewards.rain_layer import RainLayer
-from rgsud_lib.training.budget import Budget, count_flops
+from rgsud_lib.training.budget import SLOWER, Budget, count_flops
 from rgsud_lib.training.candidates import SOURCES, Candidates
 from rgsud_lib.training.recycling import Recycler
 
@@ -97,7 +97,7 @@ def test_flops_are_those_of_the_arithmetic():
     image = torch.zeros(1, 3, 10, 10)
     assert count_flops(lambda: NETWORK(image)) == 2 * 9 * 3 * 3 * 100
     budget = Budget(0.5, lambda side: NETWORK(torch.zeros(1, 3, side, side)))
-    assert budget.cost(100) == 2 * 9 * 3 * 3 * 100 and budget.allowance(7.0) == 7.0
+    assert budget.cost(100) == SLOWER * 2 * 9 * 3 * 3 * 100 and budget.allowance(7.0) == 7.0
 
 
 def candidates(rainy: torch.Tensor, rewards=(None,), scorer=None) -> Candidates:
