@@ -16,7 +16,7 @@ from rgsud_lib.rewards.guard import Guard
 from rgsud_lib.rewards.pool import RewardPool
 from rgsud_lib.rewards.scorer import Scorer
 from rgsud_lib.training.budget import Budget
-from rgsud_lib.training.candidates import POOLED, SOURCES, Candidates, Derain
+from rgsud_lib.training.candidates import POOLED, SOURCES, Candidates, Derainfrom rgsud_lib.training.progress import Progress
 
 BATCH = 4  # images of one size that are derained and scored together
 
@@ -63,7 +63,8 @@ class Recycler:
 
     def recycle_all(self, step: int) -> None:
         """Every image once, so that no slot stays empty; this is outside the budget."""
-        self._offer(list(self.images), step)
+        with Progress("reward pool", len(self.images)) as progress:
+            self._offer(list(self.images), step, progress.advance)
 
     def state(self) -> dict[str, float]:
         """Where the rounds are: the next visit, and the operations that visits have used."""
@@ -81,12 +82,14 @@ class Recycler:
         return self._order[place]
 
     @torch.no_grad()
-    def _offer(self, images: Sequence[str], step: int) -> None:
+    def _offer(self, images: Sequence[str], step: int, advance: Callable[[], None] = lambda: None) -> None:
         loaded = sorted((self.load(image).shape[:2], image) for image in dict.fromkeys(images))
         for _, group in groupby(loaded, key=lambda item: item[0]):
             names = [image for _, image in group]
             for start in range(0, len(names), BATCH):
                 self._offer_batch(names[start : start + BATCH], step)
+                for _ in names[start : start + BATCH]:
+                    advance()
 
     def _offer_batch(self, names: Sequence[str], step: int) -> None:
         rainy = to_tensor(np.stack([self.load(name) for name in names]))
