@@ -16,7 +16,8 @@ from rgsud_lib.rewards.guard import Guard
 from rgsud_lib.rewards.pool import RewardPool
 from rgsud_lib.rewards.scorer import Scorer
 from rgsud_lib.training.budget import Budget
-from rgsud_lib.training.candidates import POOLED, SOURCES, Candidates, Derainfrom rgsud_lib.training.progress import Progress
+from rgsud_lib.training.candidates import POOLED, SOURCES, Candidates, Derain
+from rgsud_lib.training.progress import Progress
 
 BATCH = 4  # images of one size that are derained and scored together
 
