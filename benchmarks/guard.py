@@ -66,10 +66,11 @@ def main() -> None:
         scores.append([[float(scorer(output, rainy)) for output in outputs] for scorer in scorers])
         kept.append([bool(guard(output, rainy)) for output in outputs])
     quality, scores, kept = np.array(quality), np.array(scores), np.array(kept)
+    names = [f"{path.parent.name}/{path.stem}" for path in arguments.models]
     results = {
         "images": len(quality),
         "trusted": {name: float(np.mean(values)) for name, values in trusted.items()},
-        "trusted_outputs": dict(zip(map(str, arguments.models), kept.mean(0).tolist(), strict=True)),
+        "trusted_outputs": dict(zip(names, kept.mean(0).tolist(), strict=True)),
         "mean_psnr_rgb": quality.mean(0).tolist(),
         "scorers": {
             scorer.name: {
