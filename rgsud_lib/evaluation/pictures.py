@@ -135,7 +135,8 @@ def chosen_ranks(total: int, count: int) -> list[tuple[int, str]]:
     if count > 2:
         positions[count // 2] = (total - 1) // 2
         names[(total - 1) // 2] = "median gain"
-    return [(position, names.get(position, f"rank {position + 1} of {total}")) for position in positions]
+    chosen = dict.fromkeys(positions)  # the median may be chosen already
+    return [(position, names.get(position, f"rank {position + 1} of {total}")) for position in chosen]
 
 
 def contact_sheet(strips: Sequence[Strip], captions: Sequence[str]) -> bytes:
