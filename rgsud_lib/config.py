@@ -1,7 +1,7 @@
-"""One configuration tree for the whole pipeline; presets are functions that return it.
+"""One configuration tree for the whole pipeline; `presets.py` has functions that return its values.
 
 Whatever changes a result is in here, so the digest of a (part of the) tree is a resume and cache
-key. Run ids, paths and credentials never are.
+key. Run ids, the data's paths and credentials never are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rgsud_lib.errors import ConfigError
+from rgsud_lib.presets import PRESETS
 from rgsud_lib.scorer_names import MAPPED, parse_scorer, shared
 
 
@@ -312,53 +313,6 @@ def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         path = f"{prefix}{name}"
         flat.update(flatten(value, f"{path}.") if isinstance(value, dict) else {path: value})
     return flat
-
-
-def paper() -> dict[str, Any]:
-    """The published sizes, for a GPU: no warm start, 256-pixel crops."""
-    return {}
-
-
-def cpu() -> dict[str, Any]:
-    """About 30 minutes on 2 CPU cores: 0.4 M parameters, warm start, 64-pixel crops."""
-    return {
-        "derainer": {"width": 16, "encoder": [1, 1, 1], "middle": 2, "decoder": [1, 1, 1]},
-        "method": {
-            "unet_width": 8, "unet_depth": 3, "generator_width": 8,
-            "discriminator_width": 16, "discriminator_layers": 2, "discriminator_fake": "same_scene",
-            "pixel_loss": "l1_mse", "ssim_weight": 0.2, "adversarial_every": 8,
-            "rain_prior": "achromatic", "rain_jitter": 0.4, "clean_share": 0.15, "correction_weight": 5.0,
-        },
-        "warm_start": {"enabled": True, "steps": 3000},
-        "training": {
-            "steps": 600, "batch": 6, "crop": 64, "learning_rate": 3e-4, "final_learning_rate": 3e-5,
-            "ema_decay": 0.998, "checkpoint_every": 200, "validate_every": 500, "validation_images": 8,
-        },
-        "reward": {"candidates": ["mirror"]},
-        "reinforcement": {"steps": 2000, "learning_rate": 4e-4},
-        "evaluation": {"tile": 512, "overlap": 32},
-    }  # fmt: skip
-
-
-def demo() -> dict[str, Any]:
-    """The whole pipeline in at most 5 minutes on 2 CPU cores."""
-    small = cpu()
-    small["derainer"] = {"width": 12, "encoder": [1, 1], "middle": 1, "decoder": [1, 1]}
-    # Its rainy photographs are drawn, so drawn rain stays the best teacher.
-    small["warm_start"] = {"enabled": True, "steps": 1000, "late_replay": 0.3}
-    small["training"] |= {
-        "steps": 100,
-        "checkpoint_every": 100,
-        "validate_every": 100,
-        "validation_images": 4,
-        "log_every": 20,
-    }
-    small["reinforcement"] |= {"steps": 300}
-    small["critic"] = {"steps": 100}
-    return small
-
-
-PRESETS = {"demo": demo, "cpu": cpu, "paper": paper}
 
 
 def load_config(preset: str = "demo", overrides: list[str] | None = None) -> Config:
