@@ -1,10 +1,11 @@
-"""What do rewards add? Stage 2 with rewards against its two twins, at equal steps, over several seeds.
+"""What does a choice in stage 2 change? Arms that start from the same stage 1, at equal steps, over several seeds.
 
 usage: python benchmarks/self_reinforcement.py --rainy DIR --clean DIR --paired DIR [--preset cpu] [--seeds 0 1]
-           [--set KEY=VALUE ...] [--workdir DIR] [--out benchmarks/results/self_reinforcement.json]
+           [--arms twins] [--set KEY=VALUE ...] [--workdir DIR] [--out benchmarks/results/self_reinforcement.json]
 
-The twins start from the same stage 1: "continue" goes on without rewards, "self-distillation" is pulled by
-the last output instead of the best. Stopped, the same command goes on. Seeds run side by side, one thread each.
+twins: rewards against "continue" (no rewards) and "self-distillation" (the last output instead of the best).
+acceptance: when a candidate may replace a reward. scorers: what decides which is better.
+Stopped, the same command goes on. Seeds run side by side, one thread each.
 """
 
 from __future__ import annotations
@@ -19,7 +20,27 @@ from pathlib import Path
 import numpy as np
 from record import write_record
 
-ARMS = {"rewards": "reward", "self-distillation": "last", "continue": "none"}
+# Settings of stage 2 by arm; stage 1 is the same for all.
+ARMS = {
+    "twins": {
+        "rewards": [],
+        "self-distillation": ["reinforcement.source=last"],
+        "continue": ["reinforcement.source=none"],
+    },
+    "acceptance": {
+        "strictly higher": [],
+        "margin 0.05": ["reward.margin=0.05"],
+        "margin 0.2": ["reward.margin=0.2"],
+        "max_age 500": ["reward.max_age=500"],
+    },
+    "scorers": {
+        "critic": [],
+        **{
+            name: [f"reward.scorer={name}", "reinforcement.rescore=true"]
+            for name in ("critic+decorrelation", "decorrelation", "rain_layer")
+        },
+    },
+}
 METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
 
 
@@ -30,9 +51,9 @@ def run_seed(arguments: argparse.Namespace, dataset: Path, seed: int) -> dict[st
 
     settings = [*arguments.set, f"training.seed={seed}", "training.threads=1"]
     results: dict[str, dict[str, float]] = {}
-    for arm, source in ARMS.items():
-        config = load_config(arguments.preset, [*settings, f"reinforcement.source={source}"])
-        recycled = stages.recycle(config, dataset, arguments.workdir)
+    recycled = stages.recycle(load_config(arguments.preset, settings), dataset, arguments.workdir)
+    for arm, chosen in ARMS[arguments.arms].items():
+        config = load_config(arguments.preset, [*settings, *chosen])
         reinforced = stages.reinforce(config, dataset, recycled, arguments.workdir)
         evaluation = stages.evaluate(config, dataset, recycled, reinforced, arguments.workdir)
         means = json.loads((evaluation / "metrics.json").read_text())["pairs"]["mean"]
@@ -61,6 +82,7 @@ def main() -> None:
     parser.add_argument("--paired", required=True)
     parser.add_argument("--preset", default="cpu")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--arms", choices=ARMS, default="twins")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--workdir", type=Path, default=Path("rgsud-runs/self_reinforcement"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/self_reinforcement.json"))
@@ -79,7 +101,10 @@ def main() -> None:
         jobs = {seed: pool.submit(run_seed, arguments, dataset, seed) for seed in arguments.seeds}
         runs = {seed: job.result() for seed, job in jobs.items()}
     config = load_config(arguments.preset, arguments.set).model_dump(mode="json")
-    write_record(arguments.out, {"seconds": round(time.time() - started), "config": config, "seeds": runs})
+    write_record(
+        arguments.out,
+        {"arms": ARMS[arguments.arms], "seconds": round(time.time() - started), "config": config, "seeds": runs},
+    )
     print(table(runs))
 
 
