@@ -241,6 +241,43 @@ def test_the_controls_of_self_reinforcement(source, tiny, dataset, recycled, tmp
         assert all(entry["step"] > 0 for entry in entries)  # stage 1 left none at or after this stage's start
 
 
+def with_reward(config: Config, reinforcement: dict[str, object], **reward: object) -> Config:
+    document = config.model_dump()
+    return parse_config(
+        document | {"reward": document["reward"] | reward, "reinforcement": document["reinforcement"] | reinforcement}
+    )
+
+
+def test_every_acceptance_policy_survives_a_kill(tiny, dataset, tmp_path, monkeypatch):
+    policies = {"warm_up": 2, "margin": 1e-4, "max_age": 2, "candidates": ("plain", "blend")}
+    config = with_reward(tiny, {}, **policies)
+    undisturbed = reinforce(config, dataset, recycle(config, dataset, tmp_path / "1"), tmp_path / "2")
+    for call, stage in ((10, "1"), (4, "2")):
+        folder = tmp_path / f"killed {stage}"
+        train = recycle if stage == "1" else lambda *inputs: reinforce(*inputs[:2], tmp_path / "1", inputs[2])
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_at(patch, call, Trainer, "_train_step")
+            train(config, dataset, folder)
+        expected = contents(tmp_path / "1" if stage == "1" else undisturbed)
+        assert contents(train(config, dataset, folder)) == expected
+
+
+def test_stage_1_scores_nothing_before_its_warm_up_is_over(tiny, dataset, tmp_path):
+    rows = read_log(recycle(with_reward(tiny, {}, warm_up=6), dataset, tmp_path) / "log.jsonl")
+    filled = {row["step"] - tiny.warm_start.steps: row.get("pool/filled", 0) for row in rows}
+    assert filled[4] == filled[6] == 0 < filled[8]
+
+
+def test_stage_2_scores_the_pool_of_another_scorer_again_where_asked(tiny, dataset, recycled, tmp_path):
+    with pytest.raises(BundleError, match=r"reinforcement\.rescore=true"):
+        reinforce(with_reward(tiny, {}, scorer="decorrelation"), dataset, recycled, tmp_path / "refused")
+    config = with_reward(tiny, {"rescore": True}, scorer="decorrelation")
+    index = json.loads((reinforce(config, dataset, recycled, tmp_path / "again") / "pool" / "index.json").read_text())
+    before = json.loads((recycled / "pool" / "index.json").read_text())
+    assert index["scorer"] == "decorrelation" and set(index["entries"]) == set(before["entries"])
+    assert all(-1 <= entry["first_score"] <= 1 for entry in index["entries"].values())  # a correlation, no rain layer
+
+
 def test_another_configuration_does_not_resume_this_checkpoint(tiny, dataset, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, 5, Trainer, "_train_step")
