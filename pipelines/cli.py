@@ -39,12 +39,12 @@ Preset = Annotated[str, typer.Option(help="demo: 5 minutes on 2 cores, cpu: 30 m
 Override = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting; `rgsud config` lists them")
 ]
-Workdir = Annotated[Path, typer.Option(help="everything a run makes lies here")]
-Folder = Annotated[Path | None, typer.Option(help="default: the newest one in the workdir")]
+Workdir = Annotated[str, typer.Option(help="folder or s3:// prefix: everything a run makes lies here")]
+Folder = Annotated[str | None, typer.Option(help="folder or s3:// address; default: the newest one in the workdir")]
 Rainy = Annotated[str | None, typer.Option(help="folder or s3:// prefix of rainy photographs")]
 Clean = Annotated[str | None, typer.Option(help="folder or s3:// prefix of clean photographs of other scenes")]
 Paired = Annotated[str | None, typer.Option(help="folder with rain/ and clean/ (same names): evaluation only")]
-RUNS = Path("rgsud-runs")
+RUNS = "rgsud-runs"
 
 
 @app.callback(invoke_without_command=True)
@@ -75,7 +75,7 @@ def run(
     from rgsud_pipelines.local import run_pipeline
 
     folders = run_pipeline(config, *sources, workdir)
-    _show(folders["evaluation"], workdir)
+    _show(folders["evaluation"], workdir, folders["exported"])
 
 
 @app.command()
@@ -94,7 +94,7 @@ def prepare(
     config, sources = _inputs(preset, settings, rainy, clean, paired, workdir)
     from rgsud_lib import stages
 
-    typer.echo(stages.prepare(config, *sources, workdir.resolve()))
+    typer.echo(stages.prepare(config, *sources, _absolute(workdir)))
 
 
 @app.command()
@@ -108,7 +108,7 @@ def recycle(
     config = _config(preset, settings)
     from rgsud_lib import stages
 
-    typer.echo(stages.recycle(config, _newest("dataset", dataset, workdir), workdir.resolve()))
+    typer.echo(stages.recycle(config, _newest("dataset", dataset, workdir), _absolute(workdir)))
 
 
 @app.command()
@@ -127,7 +127,7 @@ def reinforce(
     from rgsud_lib import stages
 
     inputs = _newest("dataset", dataset, workdir), _newest("recycled", recycled, workdir)
-    typer.echo(stages.reinforce(config, *inputs, workdir.resolve()))
+    typer.echo(stages.reinforce(config, *inputs, _absolute(workdir)))
 
 
 @app.command()
@@ -147,7 +147,7 @@ def evaluate(
     from rgsud_lib import stages
 
     models = _newest("recycled", recycled, workdir), _newest("reinforced", reinforced, workdir)
-    _show(stages.evaluate(config, _newest("dataset", dataset, workdir), *models, workdir.resolve()), workdir)
+    _show(stages.evaluate(config, _newest("dataset", dataset, workdir), *models, _absolute(workdir)), workdir)
 
 
 @app.command()
@@ -165,20 +165,21 @@ def export(
     """
     config = _config(preset, settings)
     from rgsud_lib import stages
+    from rgsud_lib.s3 import is_remote
 
     inputs = [
         _newest(kind, given, workdir)
         for kind, given in (("dataset", dataset), ("reinforced", reinforced), ("evaluation", evaluation))
     ]
-    stages.export(config, *inputs, workdir.resolve())
-    typer.echo(workdir / "export")
+    exported = stages.export(config, *inputs, _absolute(workdir))
+    typer.echo(exported if is_remote(exported) else Path(workdir) / "export")
 
 
 @app.command()
 def derain(
     source: Annotated[Path, typer.Argument(metavar="IMAGE_OR_DIR")],
     target: Annotated[Path, typer.Argument(metavar="OUT")],
-    model: Annotated[Path, typer.Option(help="a .safetensors file, a stage's folder or a workdir")] = RUNS,
+    model: Annotated[str, typer.Option(help="a .safetensors file, a stage's folder or a workdir; s3:// too")] = RUNS,
     tile: Annotated[int, typer.Option(help="larger images are done in tiles of this side, in pixels")] = 512,
     overlap: Annotated[int, typer.Option(help="over which neighbouring tiles are blended, in pixels")] = 32,
     mirror: Annotated[bool, typer.Option("--mirror", help="average with the mirror image: slower, better")] = False,
@@ -191,8 +192,9 @@ def derain(
     rgsud derain my/rain derained --model rgsud-runs
     """
     from rgsud_lib.inference import derain_path
+    from rgsud_lib.remote import model_path
 
-    for file in derain_path(source, target, model, tile, overlap, overwrite, mirror):
+    for file in derain_path(source, target, model_path(model), tile, overlap, overwrite, mirror):
         typer.echo(file)
 
 
@@ -201,7 +203,7 @@ def audit_rewards(
     scorers: Annotated[str, typer.Option(help="names, separated by commas; sums such as critic+2*niqe too")],
     pairs: Annotated[str | None, typer.Option(help="folder with rain/ and clean/ (same names)")] = None,
     checkpoints: Annotated[
-        list[Path] | None, typer.Option(help="model file, stage's folder, or a workdir (all its models); repeatable")
+        list[str] | None, typer.Option(help="model file, stage's folder, or a workdir (all its models); repeatable")
     ] = None,
     candidates: Annotated[
         list[str] | None, typer.Option(help="folder of outputs under the pairs' names; repeatable")
@@ -221,12 +223,16 @@ def audit_rewards(
     rgsud audit-rewards --pairs p --candidates out1 --candidates out2 --scorers rain_layer,niqe
     rgsud audit-rewards --clean my/clean --checkpoints rgsud-runs --scorers rain_layer,niqe
     """
-    config, folder = _config(preset, settings), out or workdir / "audit"
+    config = _config(preset, settings)
+    from rgsud_lib.remote import local_root, model_path
+
+    root, models = local_root(workdir), [model_path(checkpoint) for checkpoint in checkpoints or []]
+    folder = out or root / "audit"
     from rgsud_lib.rewards.audit import audit_rewards as audit
     from rgsud_lib.rewards.audit.report import summary_table
 
     names = [name.strip() for name in scorers.split(",") if name.strip()]
-    typer.echo(summary_table(audit(config, pairs, clean, checkpoints or [], candidates or [], names, workdir, folder)))
+    typer.echo(summary_table(audit(config, pairs, clean, models, candidates or [], names, root, folder)))
     typer.echo(f"\nreport  {folder / 'report.html'}")
 
 
@@ -280,7 +286,7 @@ def _config(preset: str, settings: list[str] | None) -> Config:
 
 
 def _inputs(
-    preset: str, settings: list[str] | None, rainy: str | None, clean: str | None, paired: str | None, workdir: Path
+    preset: str, settings: list[str] | None, rainy: str | None, clean: str | None, paired: str | None, workdir: str
 ) -> tuple[Config, tuple[str, str, str | None]]:
     """The configuration and the image sources, both checked; the demo makes its own where none are given."""
     from rgsud_lib.errors import ConfigError
@@ -288,8 +294,9 @@ def _inputs(
     config = _config(preset, settings)
     if rainy is None and clean is None and paired is None and preset == "demo":
         from rgsud_lib.data.demo import make_demo_data
+        from rgsud_lib.remote import local_root
 
-        rainy, clean, paired = map(str, make_demo_data(workdir.resolve() / "demo-data"))
+        rainy, clean, paired = map(str, make_demo_data(local_root(workdir) / "demo-data"))
     if rainy is None or clean is None:
         raise ConfigError("give both --rainy DIR and --clean DIR (only --preset demo brings its own photographs)")
     from rgsud_lib.data.prepare import source_digest
@@ -302,40 +309,33 @@ def _absolute(location: str) -> str:
     return location if "://" in location else str(Path(location).resolve())
 
 
-def _newest(kind: str, given: Path | None, workdir: Path) -> Path:
-    """`given`, or the workdir's last finished bundle of that kind."""
-    import json
+def _newest(kind: str, given: str | None, workdir: str) -> str | Path:
+    from rgsud_lib.remote import newest
 
-    from rgsud_lib.bundle import MARKER
-    from rgsud_lib.errors import BundleError
-
-    if given is not None:
-        return given
-    markers = sorted(workdir.glob(f"stages/*/{MARKER}"), key=lambda marker: marker.stat().st_mtime, reverse=True)
-    for marker in markers:
-        if json.loads(marker.read_text())["kind"] == kind:
-            return marker.parent
-    raise BundleError(
-        f"no finished {kind!r} bundle in {workdir}; run the stage that makes it first, or name its folder"
-    )
+    return given or newest(kind, workdir)
 
 
-def _show(evaluation: Path, workdir: Path) -> None:
+def _show(evaluation: str | Path, workdir: str, exported: str = "") -> None:
     import json
 
     from rgsud_lib.evaluation.report import summary_table
+    from rgsud_lib.remote import pulled
+    from rgsud_lib.s3 import is_remote
 
-    typer.echo(summary_table(json.loads((evaluation / "metrics.json").read_text())))
-    typer.echo(f"\nreport  {evaluation / 'report.html'}")
-    for file in sorted((workdir / "export").glob("*.safetensors")):
+    folder = pulled(evaluation)
+    typer.echo(summary_table(json.loads((folder / "metrics.json").read_text())))
+    typer.echo(f"\nreport  {folder / 'report.html'}")
+    models = pulled(exported) if is_remote(exported) else Path(workdir) / "export"
+    for file in sorted(models.glob("*.safetensors")):
         typer.echo(f"model   {file}")
     typer.echo(f"runs    rgsud ui --workdir {workdir}")
 
 
-def _mlflow_command(workdir: Path, port: int) -> list[str]:
+def _mlflow_command(workdir: str, port: int) -> list[str]:
     from rgsud_lib.errors import ConfigError
+    from rgsud_lib.remote import local_root
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workdir.resolve() / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local_root(workdir) / 'mlflow.db'}"
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise ConfigError(f"no runs in {workdir} yet (mlflow.db is missing there); run `rgsud run` first")
     if uri.startswith("http"):

@@ -21,16 +21,20 @@ from kfp import local
 
 from rgsud_lib.config import Config
 from rgsud_lib.errors import Preempted
+from rgsud_lib.remote import local_root
+from rgsud_lib.storage import canonical
 from rgsud_lib.task import FAILURE, LAUNCHER, STDERR, STOPPING, StageFailure, exclusive
 from rgsud_pipelines.training import training_pipeline
 
 
-def run_pipeline(config: Config, rainy: str, clean: str, paired: str | None, workdir: Path) -> dict[str, Path]:
-    """Run (or resume) all stages under `workdir`; returns the stages' folders by artifact: evaluation, exported.
+def run_pipeline(config: Config, rainy: str, clean: str, paired: str | None, workdir: Path | str) -> dict[str, str]:
+    """Run (or resume) all stages under `workdir`, a folder or an `s3://` address.
+
+    Returns where the stages' bundles lie by artifact: evaluation, exported.
 
     Raises StageFailure with the failed stage's message and exit code, Preempted after SIGTERM.
     """
-    root = workdir.resolve() / "kfp"
+    root = local_root(workdir) / "kfp"
     root.mkdir(parents=True, exist_ok=True)
     failure, log = root / "failure.json", root / "kfp.log"
     with exclusive(root / ".lock"), open(log, "a") as file:
@@ -41,10 +45,10 @@ def run_pipeline(config: Config, rainy: str, clean: str, paired: str | None, wor
             try:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", module=r"kfp\.")  # placement means nothing on this machine
-                    run = training_pipeline()(**arguments, workdir=str(workdir.resolve()))
+                    run = training_pipeline()(**arguments, workdir=canonical(workdir))
             except RuntimeError as error:
                 raise _reason(failure, received, log) from error
-        return {name: Path(run.outputs[name].metadata["folder"]) for name in ("evaluation", "exported")}
+        return {name: run.outputs[name].metadata["folder"] for name in ("evaluation", "exported")}
 
 
 @contextlib.contextmanager

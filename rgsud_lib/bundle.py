@@ -23,7 +23,7 @@ MARKER = "bundle.json"
 class Bundle:
     """An opened bundle: `digest` covers every file's name and bytes, `inputs` the bundles it was made from."""
 
-    path: Path
+    path: Path | str
     kind: str
     digest: str
     config_digest: str
@@ -42,10 +42,15 @@ def seal(
     facts: dict[str, Any] | None = None,
 ) -> Bundle:
     """Declare `folder` complete: digest all files (hidden ones left out) and write `bundle.json`."""
-    files = {name: sha256_file(folder / name) for name in _payload(folder)}
+    files = {name: sha256_file(folder / name) for name in payload(folder)}
     bundle = Bundle(folder, kind, digest_of(files), config_digest, inputs or {}, facts or {}, files)
-    write_json(folder / MARKER, {key: value for key, value in asdict(bundle).items() if key != "path"})
+    write_marker(folder, bundle)
     return bundle
+
+
+def write_marker(folder: Path, bundle: Bundle) -> None:
+    """Write `bundle.json`: the same bytes for the same bundle."""
+    write_json(folder / MARKER, {key: value for key, value in asdict(bundle).items() if key != "path"})
 
 
 def is_sealed(folder: Path) -> bool:
@@ -56,21 +61,7 @@ def open_bundle(folder: Path, kind: str | None = None) -> Bundle:
     """Open and verify. Raises BundleError: no bundle, another kind or schema, a file missing or altered."""
     if not is_sealed(folder):
         raise BundleError(f"{folder} is not a finished bundle ({MARKER} is missing); run the stage that makes it first")
-    try:
-        document = json.loads((folder / MARKER).read_text())
-        bundle = Bundle(path=folder, **document)
-    except (json.JSONDecodeError, TypeError) as error:
-        raise BundleError(
-            f"{folder / MARKER} cannot be read ({error}); delete the folder and run its stage again"
-        ) from None
-    if bundle.schema != SCHEMA:
-        raise BundleError(
-            f"{folder} has bundle schema {bundle.schema}, this version reads {SCHEMA}; run its stage again"
-        )
-    if kind is not None and bundle.kind != kind:
-        raise BundleError(
-            f"{folder} holds a {bundle.kind!r} bundle, expected {kind!r}; give the folder of the right stage"
-        )
+    bundle = parse_bundle((folder / MARKER).read_bytes(), folder, kind)
     for name, expected in bundle.files.items():
         if not (folder / name).is_file():
             raise BundleError(f"{folder / name} is missing from its bundle; delete the folder and run its stage again")
@@ -82,7 +73,30 @@ def open_bundle(folder: Path, kind: str | None = None) -> Bundle:
     return bundle
 
 
-def _payload(folder: Path) -> list[str]:
+def parse_bundle(document: bytes, where: Path | str, kind: str | None = None) -> Bundle:
+    """The bundle that the `bundle.json` of a folder, or of an `s3://` address, describes; no other file is read.
+
+    Raises BundleError: unreadable, another kind or schema.
+    """
+    try:
+        bundle = Bundle(path=where, **json.loads(document))
+    except (ValueError, TypeError) as error:
+        raise BundleError(
+            f"{where}/{MARKER} cannot be read ({error}); delete the folder and run its stage again"
+        ) from None
+    if bundle.schema != SCHEMA:
+        raise BundleError(
+            f"{where} has bundle schema {bundle.schema}, this version reads {SCHEMA}; run its stage again"
+        )
+    if kind is not None and bundle.kind != kind:
+        raise BundleError(
+            f"{where} holds a {bundle.kind!r} bundle, expected {kind!r}; give the folder of the right stage"
+        )
+    return bundle
+
+
+def payload(folder: Path) -> list[str]:
+    """The names of a bundle's files: all that are not hidden, without `bundle.json`."""
     paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     return [
         path.as_posix()

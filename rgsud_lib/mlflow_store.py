@@ -22,6 +22,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from rgsud_lib.remote import local_root
+from rgsud_lib.storage import canonical
+
 EXPERIMENT = "rgsud"
 RUN_KEY, STAGE_KEY, WORKDIR = "rgsud.run_key", "rgsud.stage_key", "rgsud.workdir"
 PARENT = "mlflow.parentRunId"
@@ -57,23 +60,23 @@ def failures() -> tuple[type[Exception], ...]:
     return (*kinds, Boto3Error, BotoCoreError, ClientError)
 
 
-def tracking_uri(workdir: Path) -> str:
-    """MLFLOW_TRACKING_URI where set, else the database of `workdir`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workdir.resolve() / 'mlflow.db'}"
+def tracking_uri(workdir: Path | str) -> str:
+    """MLFLOW_TRACKING_URI where set, else the database of `workdir` (of this machine's cache for one in S3)."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local_root(workdir) / 'mlflow.db'}"
 
 
-def connect(workdir: Path) -> MlflowClient:
+def connect(workdir: Path | str) -> MlflowClient:
     """A client of the tracking store, which is created where it is embedded and absent."""
     for name, value in (("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"), ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")):
         os.environ.setdefault(name, value)  # MLflow's own defaults would hold up training for minutes
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its tracebacks; tracking warns itself
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         with _locked(workdir):
-            _create_database(workdir.resolve())
+            _create_database(local_root(workdir))
     return MlflowClient(tracking_uri(workdir))
 
 
-def open_runs(client: MlflowClient, workdir: Path, run_key: str, stage: str, key: str, name: str) -> RunIds:
+def open_runs(client: MlflowClient, workdir: Path | str, run_key: str, stage: str, key: str, name: str) -> RunIds:
     """Find or create the pipeline's parent run and the stage's child run.
 
     An unfinished child of the same stage key and workdir is continued. MLFLOW_RUN_ID, where set, names the run that
@@ -93,7 +96,7 @@ def open_runs(client: MlflowClient, workdir: Path, run_key: str, stage: str, key
         if old is not None:
             client.update_run(old.info.run_id, status="RUNNING")
             return RunIds(old.info.run_id, old.data.tags.get(PARENT, parent), owns_parent, resumed=True)
-        tags = {STAGE_KEY: key, WORKDIR: str(workdir.resolve()), "rgsud.stage": stage}
+        tags = {STAGE_KEY: key, WORKDIR: canonical(workdir), "rgsud.stage": stage}
         if adopted:
             for tag, value in tags.items():
                 client.set_tag(given.info.run_id, tag, value)
@@ -117,7 +120,7 @@ def _create_database(workdir: Path) -> None:
     os.replace(partial, database)
 
 
-def _experiment(client: MlflowClient, workdir: Path) -> str:
+def _experiment(client: MlflowClient, workdir: Path | str) -> str:
     if os.environ.get("MLFLOW_EXPERIMENT_ID"):
         return os.environ["MLFLOW_EXPERIMENT_ID"]
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
@@ -126,7 +129,7 @@ def _experiment(client: MlflowClient, workdir: Path) -> str:
         return found.experiment_id
     embedded = not os.environ.get("MLFLOW_TRACKING_URI")
     try:
-        return client.create_experiment(name, (workdir.resolve() / "mlartifacts").as_uri() if embedded else None)
+        return client.create_experiment(name, (local_root(workdir) / "mlartifacts").as_uri() if embedded else None)
     except MlflowException:
         found = client.get_experiment_by_name(name)  # another process was first
         if found is None:
@@ -147,8 +150,8 @@ def _given_run(client: MlflowClient) -> Run | None:
         return None
 
 
-def _unfinished(client: MlflowClient, experiment: str, key: str, workdir: Path) -> Run | None:
-    place = str(workdir.resolve())
+def _unfinished(client: MlflowClient, experiment: str, key: str, workdir: Path | str) -> Run | None:
+    place = canonical(workdir)
     runs = _tagged(client, experiment, STAGE_KEY, key)
     return next((run for run in runs if run.data.tags.get(WORKDIR) == place and run.info.status != "FINISHED"), None)
 
@@ -172,9 +175,10 @@ def _quotable(value: str) -> str:
 
 
 @contextmanager
-def _locked(workdir: Path) -> Iterator[None]:
+def _locked(workdir: Path | str) -> Iterator[None]:
     """One process at a time opens runs in a workdir: neither databases nor parent runs come twice."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / ".mlflow.lock", "w") as file:
+    folder = local_root(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".mlflow.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

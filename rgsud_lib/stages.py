@@ -1,8 +1,8 @@
 """The five stages, as the paper's steps: prepare, recycle, reinforce, evaluate, export.
 
-`rgsud run` on a laptop, a KFP task and a test all call these. Each works in
-`WORKDIR/stages/<stage>-<key>/`, where the key digests all that changes its result: a finished
-folder is returned at once, an unfinished one is resumed.
+`rgsud run` on a laptop, a KFP task and a test all call these. A result is WORKDIR/stages/<stage>-<key>/, where
+the key digests all that changes it: a finished one is returned at once, an unfinished one is resumed. The workdir
+and every input bundle is a folder or an `s3://` address (remote.py); so is then what comes back.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from rgsud_lib import tracking
 from rgsud_lib.bundle import is_sealed, open_bundle, seal
 from rgsud_lib.config import Config, digest_of
 from rgsud_lib.files import CHECKPOINT, link_tree
+from rgsud_lib.remote import finish, open_anywhere, pulled
+from rgsud_lib.s3 import is_remote
 from rgsud_lib.task import exclusive
 
 logger = logging.getLogger("rgsud")
@@ -34,9 +36,10 @@ STAGES = {
 # What a stage does: (its folder, its MLflow run) -> facts for the bundle. Heavy imports happen in there,
 # so that a stage that was finished before costs nothing.
 Work = Callable[[Path, tracking.StageRun], dict[str, Any]]
+Place = Path | str  # a folder or an s3:// address
 
 
-def prepare(config: Config, rainy: str, clean: str, paired: str | None, workdir: Path) -> Path:
+def prepare(config: Config, rainy: str, clean: str, paired: str | None, workdir: Place) -> Place:
     """Validate, deduplicate, split and digest the images of folders or `s3://` prefixes: a "dataset" bundle."""
     from rgsud_lib.data.prepare import prepare_dataset, source_digest
 
@@ -51,35 +54,35 @@ def prepare(config: Config, rainy: str, clean: str, paired: str | None, workdir:
     return _stage("prepare", config, {"sources": source_digest(rainy, clean, paired)}, workdir, work)
 
 
-def recycle(config: Config, dataset: Path, workdir: Path) -> Path:
+def recycle(config: Config, dataset: Place, workdir: Place) -> Place:
     """Stage 1, reward recycling: an optional warm start, then unpaired training that fills the reward pool."""
 
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
         from rgsud_lib.training.run import train_recycle
 
-        return train_recycle(config, dataset, folder, run)
+        return train_recycle(config, pulled(dataset), folder, run)
 
     return _stage("recycle", config, _digests(dataset=dataset), workdir, work)
 
 
-def reinforce(config: Config, dataset: Path, recycled: Path, workdir: Path) -> Path:
+def reinforce(config: Config, dataset: Place, recycled: Place, workdir: Place) -> Place:
     """Stage 2, self-reinforcement: pooled rewards replace the degradation U-Net's output and pull the derainer."""
 
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
         from rgsud_lib.training.run import train_reinforce
 
-        return train_reinforce(config, dataset, recycled, folder, run)
+        return train_reinforce(config, pulled(dataset), pulled(recycled), folder, run)
 
     return _stage("reinforce", config, _digests(dataset=dataset, recycled=recycled), workdir, work)
 
 
-def evaluate(config: Config, dataset: Path, recycled: Path, reinforced: Path, workdir: Path) -> Path:
+def evaluate(config: Config, dataset: Place, recycled: Place, reinforced: Place, workdir: Place) -> Place:
     """Score input, warm start, stage 1 and stage 2 on the pairs and the held-back rainy images; write the report."""
 
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
         from rgsud_lib.evaluation.evaluate import evaluate_models
 
-        facts = evaluate_models(config, dataset, recycled, reinforced, folder)
+        facts = evaluate_models(config, *map(pulled, (dataset, recycled, reinforced)), folder)
         for name in ("report.html", "strip.png", "metrics.json", "per_image.csv"):
             run.log_artifact(folder / name)
         run.log_metrics(facts["metrics"])
@@ -89,20 +92,21 @@ def evaluate(config: Config, dataset: Path, recycled: Path, reinforced: Path, wo
     return _stage("evaluate", config, inputs, workdir, work)
 
 
-def export(config: Config, dataset: Path, reinforced: Path, evaluation: Path, workdir: Path) -> Path:
+def export(config: Config, dataset: Place, reinforced: Place, evaluation: Place, workdir: Place) -> Place:
     """safetensors, ONNX and an MLflow model, each loaded back and compared with PyTorch; a model card.
 
-    `WORKDIR/export/` becomes a copy of the bundle.
+    In a local workdir `export/` becomes a copy of the bundle.
     """
 
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
         from rgsud_lib.export import export_model
 
-        return export_model(config, dataset, reinforced, evaluation, folder, run)
+        return export_model(config, *map(pulled, (dataset, reinforced, evaluation)), folder, run)
 
     inputs = _digests(dataset=dataset, reinforced=reinforced, evaluation=evaluation)
     folder = _stage("export", config, inputs, workdir, work)
-    link_tree(folder, Path(workdir) / "export")
+    if not is_remote(folder):
+        link_tree(Path(folder), Path(workdir) / "export")
     return folder
 
 
@@ -118,28 +122,36 @@ def _train_critic(config: Config, folder: Path) -> None:
     Critic.train(clean, config.critic).save(folder / CRITIC)
 
 
-def _digests(**bundles: Path) -> dict[str, str]:
+def _digests(**bundles: Place) -> dict[str, str]:
     """The digests of a stage's input bundles, verified; the arguments' names are the kinds expected."""
-    return {kind: open_bundle(folder, kind).digest for kind, folder in bundles.items()}
+    return {kind: open_anywhere(place, kind).digest for kind, place in bundles.items()}
 
 
-def _stage(stage: str, config: Config, inputs: dict[str, str], workdir: Path, work: Work) -> Path:
+def _stage(stage: str, config: Config, inputs: dict[str, str], workdir: Place, work: Work) -> Place:
     """Return the stage's sealed bundle, doing or resuming `work` where it is not finished."""
     kind, sections = STAGES[stage]
     config_digest = config.digest(*sections)
     key = digest_of({"config": config_digest, "inputs": inputs})
-    folder = Path(workdir) / "stages" / f"{stage}-{key}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / ".lock"):  # two processes training in one folder would spoil both
-        if is_sealed(folder):
-            logger.info("%s: finished before, taken from %s", stage, folder)
-            return open_bundle(folder, kind).path
+    place = f"{str(workdir).rstrip('/')}/stages/{stage}-{key}"
+
+    def make(folder: Path, deliver: Callable[[], object]) -> None:
         logger.info("%s: working in %s", stage, folder)
-        with tracking.stage_run(stage, config, Path(workdir), key) as run:
+        with tracking.stage_run(stage, config, workdir, key) as run:
             for name, digest in inputs.items():
                 run.log_input(name, digest, source=str(workdir), context=stage)
             facts = work(folder, run)
             bundle = seal(folder, kind, config_digest, inputs, facts)
-            run.set_tags({"rgsud.bundle_digest": bundle.digest, "rgsud.bundle_path": str(folder)})
+            deliver()
+            run.set_tags({"rgsud.bundle_digest": bundle.digest, "rgsud.bundle_path": place})
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+
+    if is_remote(place):
+        return finish(place, kind, make)
+    folder = Path(place)
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / ".lock"):  # two processes training in one folder would spoil both
+        if is_sealed(folder):
+            logger.info("%s: finished before, taken from %s", stage, folder)
+            return Path(open_bundle(folder, kind).path)
+        make(folder, lambda: None)
     return folder

@@ -23,6 +23,7 @@ from typing import Any
 
 from rgsud_lib.errors import Preempted, RgsudError, TrainingError
 from rgsud_lib.files import link_tree, write_json
+from rgsud_lib.s3 import is_remote
 
 LAUNCHER = "RGSUD_LAUNCHER_PID"  # the stage gets SIGTERM when this process ends
 FAILURE = "RGSUD_FAILURE_FILE"  # where the stage leaves its exit code and message
@@ -83,14 +84,29 @@ def log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
 
 
-def publish(folder: Path, artifact: Any) -> None:
-    """Hand a stage's bundle to KFP: `artifact` (a dsl.Artifact) becomes a copy, its metadata says which."""
-    from rgsud_lib.bundle import open_bundle  # pydantic behind it takes longer to import than `rgsud --help` may
+def publish(place: Path | str, artifact: Any) -> None:
+    """Hand a stage's bundle to KFP: `artifact` (a dsl.Artifact) becomes a copy, its metadata says which.
 
-    bundle = open_bundle(folder)
-    link_tree(folder, Path(artifact.path))
-    artifact.metadata.update(kind=bundle.kind, digest=bundle.digest, folder=str(folder.resolve()))
+    Of a bundle in S3 the artifact holds `bundle.json` only: nothing large is stored twice.
+    """
+    from rgsud_lib.bundle import write_marker
+    from rgsud_lib.remote import open_anywhere  # pydantic behind it takes longer to import than `rgsud --help` may
+
+    bundle = open_anywhere(place)
+    if is_remote(place):
+        Path(artifact.path).mkdir(parents=True, exist_ok=True)
+        write_marker(Path(artifact.path), bundle)
+    else:
+        place = str(Path(place).resolve())
+        link_tree(Path(place), Path(artifact.path))
+    artifact.metadata.update(kind=bundle.kind, digest=bundle.digest, folder=place)
     artifact.metadata["inputs"] = json.dumps(bundle.inputs, sort_keys=True)
+
+
+def fetch(artifact: Any) -> Path | str:
+    """What the stages take for an input artifact: its folder, or the `s3://` address that it points at."""
+    place = artifact.metadata.get("folder", "")
+    return place if is_remote(place) else Path(artifact.path)
 
 
 @contextmanager

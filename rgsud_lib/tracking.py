@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from rgsud_lib import __version__
 from rgsud_lib.config import Config, digest_of
 from rgsud_lib.errors import Preempted
+from rgsud_lib.storage import canonical
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,7 @@ class StageRun:
 
 
 @contextmanager
-def stage_run(stage: str, config: Config, workdir: Path, key: str) -> Iterator[StageRun]:
+def stage_run(stage: str, config: Config, workdir: Path | str, key: str) -> Iterator[StageRun]:
     """Open (or continue: same `key` and `workdir`) the stage's run; its status at exit tells how the stage ended.
 
     A null run where mlflow is not installed or RGSUD_TRACKING=off.
@@ -74,7 +75,7 @@ def stage_run(stage: str, config: Config, workdir: Path, key: str) -> Iterator[S
     if os.environ.get("RGSUD_TRACKING", "").lower() == "off" or importlib.util.find_spec("mlflow") is None:
         yield StageRun()
         return
-    run = _MlflowRun(stage, config, Path(workdir), key)
+    run = _MlflowRun(stage, config, workdir, key)
     try:
         yield run
     except (Preempted, KeyboardInterrupt):
@@ -86,16 +87,16 @@ def stage_run(stage: str, config: Config, workdir: Path, key: str) -> Iterator[S
     run.close("FINISHED")
 
 
-def run_key(config: Config, workdir: Path) -> str:
+def run_key(config: Config, workdir: Path | str) -> str:
     """What all stages of one pipeline run share: RGSUD_RUN_KEY, KFP_RUN_ID, or the workdir with the configuration."""
     given = os.environ.get("RGSUD_RUN_KEY") or os.environ.get("KFP_RUN_ID")
-    return given or digest_of({"workdir": str(Path(workdir).resolve()), "config": config.digest()})
+    return given or digest_of({"workdir": canonical(workdir), "config": config.digest()})
 
 
 class _MlflowRun(StageRun):
     """Every call becomes an operation in a queue that is sent in order; sending one twice is harmless."""
 
-    def __init__(self, stage: str, config: Config, workdir: Path, key: str) -> None:
+    def __init__(self, stage: str, config: Config, workdir: Path | str, key: str) -> None:
         from rgsud_lib import mlflow_store
 
         self._store = mlflow_store
@@ -160,7 +161,7 @@ class _MlflowRun(StageRun):
                 raise
             logger.warning("MLflow refused a record, which is left out: %s", _first_line(error))
 
-    def _open(self, stage: str, config: Config, workdir: Path, key: str) -> None:
+    def _open(self, stage: str, config: Config, workdir: Path | str, key: str) -> None:
         self._client = self._store.connect(workdir)
         name = f"{config.preset} {config.digest()[:8]}"
         self._ids = self._store.open_runs(self._client, workdir, run_key(config, workdir), stage, key, name)

@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from rgsud_lib import storage
+from rgsud_lib import s3, storage
 from rgsud_lib.data.prepare import source_digest
 from rgsud_lib.errors import DataError
 
@@ -24,10 +24,11 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(storage, "ATTEMPTS", 1)
-    storage._client.cache_clear()
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    monkeypatch.setattr(s3, "PATIENCE", 0)
+    s3._client.cache_clear()
     yield
-    storage._client.cache_clear()
+    s3._client.cache_clear()
 
 
 @pytest.fixture(scope="module")

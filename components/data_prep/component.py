@@ -17,12 +17,10 @@ def data_prep(config: str, rainy: str, clean: str, paired: str, workdir: str, da
         workdir: Where the stage works and resumes.
         dataset: Bundle of kind "dataset".
     """
-    from pathlib import Path
-
     from rgsud_lib import stages
     from rgsud_lib.config import parse_config
     from rgsud_lib.task import publish, task
 
     with task("prepare"):
-        folder = stages.prepare(parse_config(config), rainy, clean, paired or None, Path(workdir))
+        folder = stages.prepare(parse_config(config), rainy, clean, paired or None, workdir)
         publish(folder, dataset)

@@ -24,13 +24,11 @@ def evaluation(
         reinforced: Bundle of kind "reinforced".
         evaluation: Bundle of kind "evaluation": metrics, per-image table, HTML report.
     """
-    from pathlib import Path
-
     from rgsud_lib import stages
     from rgsud_lib.config import parse_config
-    from rgsud_lib.task import publish, task
+    from rgsud_lib.task import fetch, publish, task
 
     with task("evaluate"):
-        models = Path(recycled.path), Path(reinforced.path)
-        folder = stages.evaluate(parse_config(config), Path(dataset.path), *models, Path(workdir))
+        models = fetch(recycled), fetch(reinforced)
+        folder = stages.evaluate(parse_config(config), fetch(dataset), *models, workdir)
         publish(folder, evaluation)

@@ -24,13 +24,11 @@ def export(
         evaluation: Bundle of kind "evaluation".
         exported: Bundle of kind "export".
     """
-    from pathlib import Path
-
     from rgsud_lib import stages
     from rgsud_lib.config import parse_config
-    from rgsud_lib.task import publish, task
+    from rgsud_lib.task import fetch, publish, task
 
     with task("export"):
-        inputs = Path(dataset.path), Path(reinforced.path), Path(evaluation.path)
-        folder = stages.export(parse_config(config), *inputs, Path(workdir))
+        inputs = fetch(dataset), fetch(reinforced), fetch(evaluation)
+        folder = stages.export(parse_config(config), *inputs, workdir)
         publish(folder, exported)

@@ -15,12 +15,10 @@ def reward_recycling(config: str, workdir: str, dataset: dsl.Input[dsl.Dataset],
         dataset: Bundle of kind "dataset".
         recycled: Bundle of kind "recycled": weights and reward pool.
     """
-    from pathlib import Path
-
     from rgsud_lib import stages
     from rgsud_lib.config import parse_config
-    from rgsud_lib.task import publish, task
+    from rgsud_lib.task import fetch, publish, task
 
     with task("recycle"):
-        folder = stages.recycle(parse_config(config), Path(dataset.path), Path(workdir))
+        folder = stages.recycle(parse_config(config), fetch(dataset), workdir)
         publish(folder, recycled)

@@ -22,12 +22,10 @@ def sr_training(
         recycled: Bundle of kind "recycled".
         reinforced: Bundle of kind "reinforced": weights and reward pool.
     """
-    from pathlib import Path
-
     from rgsud_lib import stages
     from rgsud_lib.config import parse_config
-    from rgsud_lib.task import publish, task
+    from rgsud_lib.task import fetch, publish, task
 
     with task("reinforce"):
-        folder = stages.reinforce(parse_config(config), Path(dataset.path), Path(recycled.path), Path(workdir))
+        folder = stages.reinforce(parse_config(config), fetch(dataset), fetch(recycled), workdir)
         publish(folder, reinforced)

@@ -19,6 +19,7 @@ from rgsud_lib.inference import derain, save_derainer
 from rgsud_lib.losses import self_reinforced_loss
 from rgsud_lib.methods import build_method
 from rgsud_lib.rewards.pool import RewardPool
+from rgsud_lib.snapshots import share
 from rgsud_lib.training.batches import Batches
 from rgsud_lib.training.budget import count_flops
 from rgsud_lib.training.checkpoint import load_checkpoint, save_checkpoint
@@ -254,6 +255,7 @@ class Trainer:
         save_checkpoint(self.folder, self._state())
         self.pool.collect_garbage()
         self.curves.flush()
+        share(self.folder)
 
     def _state(self) -> dict[str, Any]:
         return {

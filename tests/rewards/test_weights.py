@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save, save_file
 
-from rgsud_lib import storage
+from rgsud_lib import s3
 from rgsud_lib.errors import BundleError
 from rgsud_lib.rewards.weights import Weights, read_weights
 
@@ -252,11 +252,11 @@ def test_s3_objects_are_read_like_files(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with mock_aws():
-        storage._client.cache_clear()
+        s3._client.cache_clear()
         client = boto3.client("s3")
         client.create_bucket(Bucket="models")
         client.put_object(Bucket="models", Key="iqa/model.safetensors", Body=save(TENSORS))
         assert same(read("s3://models/iqa/model.safetensors", Hub.stated))
         with pytest.raises(BundleError, match="s3://models/iqa/absent.pt .* --set scorers.daclip.checkpoint="):
             read("s3://models/iqa/absent.pt")
-    storage._client.cache_clear()
+    s3._client.cache_clear()

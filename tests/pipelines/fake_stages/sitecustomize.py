@@ -53,7 +53,7 @@ def _fake(stage: str):
         digests = {str(index): _digest(value) for index, value in enumerate(rest)}
         made = stages._stage(stage, config, digests, workdir, lambda folder, run: _work(stage, folder))
         if stage == "export":
-            link_tree(made, workdir / "export")
+            link_tree(made, Path(workdir) / "export")
         return made
 
     return run
