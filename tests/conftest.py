@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rgsud_lib import s3
 from rgsud_lib.bundle import seal
 from rgsud_lib.config import Config, load_config
 from rgsud_lib.data.manifest import Dataset
@@ -29,6 +32,47 @@ def shared_data() -> Path:
     if not (folder / "rain100L" / "rain").is_dir():
         pytest.skip(f"no real images at {folder}: set RGSUD_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    """The address of a mock S3 server, which takes any key and secret."""
+    from moto.server import ThreadedMotoServer
+
+    moto = ThreadedMotoServer(port=0)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    yield f"http://{host}:{port}"
+    moto.stop()
+
+
+@pytest.fixture
+def s3_bucket(moto_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """An empty bucket of the mock server as `s3://` address; credentials, endpoint and an empty cache are set."""
+    for name in [name for name in os.environ if name.startswith("AWS_") or name == "MLFLOW_S3_ENDPOINT_URL"]:
+        monkeypatch.delenv(name)
+    settings = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1"}
+    for name, value in {**settings, "ENDPOINT_URL": moto_server}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("RGSUD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    name = f"b{uuid.uuid4().hex}"
+    s3.client().create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture
+def on_request(s3_bucket: str) -> Iterator[Callable[..., None]]:
+    """Registers a handler of one of boto3's events for the duration of a test."""
+    events, registered = s3.client().meta.events, []
+
+    def register(event: str, handler: Callable[..., object]) -> None:
+        events.register(event, handler)
+        registered.append((event, handler))
+
+    yield register
+    for event, handler in registered:
+        events.unregister(event, handler)
 
 
 class MiniRun(NamedTuple):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,13 @@ SIZE = 5 * transfer.PART + 17
 
 
 @pytest.fixture
-def bucket(s3_server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+def bucket(s3_environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     monkeypatch.setenv("RGSUD_CACHE", str(tmp_path / "cache"))
     s3._client.cache_clear()
     name = f"rgsud-{os.urandom(4).hex()}"
     s3.client().create_bucket(Bucket=name)
-    return f"s3://{name}"
+    yield f"s3://{name}"
+    s3._client.cache_clear()
 
 
 @pytest.fixture
@@ -60,31 +63,34 @@ def test_of_twelve_that_create_one_succeeds(bucket: str) -> None:
     assert len(won) == 1 and transfer.read(f"{bucket}/lock") == str(won[0]).encode()
 
 
-def test_a_server_that_is_killed_for_ten_seconds_delays_a_transfer(s3_server, bucket: str, large: Path, tmp_path) -> None:
-    stopped = threading.Event()
+@pytest.mark.parametrize(("way", "request_name"), [("up", "UploadPart"), ("down", "GetObject")])
+def test_a_server_that_is_killed_for_ten_seconds_delays_a_transfer(
+    s3_server, bucket: str, large: Path, tmp_path: Path, way: str, request_name: str
+) -> None:
+    if way == "down":
+        transfer.upload(large, f"{bucket}/large")
+    begun = itertools.count(1)
+    back = threading.Timer(10, s3_server.start)
 
-    def outage() -> None:
-        s3_server.stop()
-        stopped.set()
-        time.sleep(10)
-        s3_server.start()
+    def kill_at_the_third_part(**_: object) -> None:
+        if next(begun) == 3:
+            s3_server.stop()
+            back.start()
 
-    for transferred in (
-        lambda: transfer.upload(large, f"{bucket}/large"),
-        lambda: transfer.download(f"{bucket}/large", tmp_path / "back"),
-    ):
-        stopped.clear()
-        thread = threading.Thread(target=outage)
-        start = time.monotonic()
-        threading.Timer(0.15, thread.start).start()
-        transferred()
-        assert stopped.wait(5), "the transfer was over before the server was killed"
-        assert time.monotonic() - start > 9
-        thread.join()
+    s3.client().meta.events.register(f"before-send.s3.{request_name}", kill_at_the_third_part)
+    start = time.monotonic()
+    if way == "up":
+        transfer.upload(large, f"{bucket}/large")
+    else:
+        transfer.download(f"{bucket}/large", tmp_path / "back")
+    assert time.monotonic() - start > 9
+    back.join()
+    s3._client.cache_clear()
+    transfer.download(f"{bucket}/large", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == large.read_bytes()
 
 
-def test_a_bundle_goes_there_and_back(bucket: str, tmp_path: Path) -> None:
+def test_a_bundle_goes_there_and_back(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def make(folder: Path, deliver) -> None:
         for number in range(30):
             (folder / "images").mkdir(exist_ok=True)
@@ -95,7 +101,7 @@ def test_a_bundle_goes_there_and_back(bucket: str, tmp_path: Path) -> None:
 
     address = remote.finish(f"{bucket}/runs/stages/prepare-1", "dataset", make)
     made = remote.pulled(address)
-    os.environ["RGSUD_CACHE"] = str(tmp_path / "another-node")
+    monkeypatch.setenv("RGSUD_CACHE", str(tmp_path / "another-node"))
     fetched = remote.pulled(address)
     assert fetched != made and [path.read_bytes() for path in sorted(made.rglob("*.*"))] == [
         path.read_bytes() for path in sorted(fetched.rglob("*.*"))
@@ -114,7 +120,6 @@ def test_a_wrong_secret_is_named_as_such_and_not_shown(bucket: str, large: Path,
     with pytest.raises(DataError, match="secret .*(does not match|is wrong)") as caught:
         actions[work]()
     assert "not-for-anybodys-eyes" not in str(caught.value)
-    s3._client.cache_clear()
 
 
 def test_the_bucket_as_a_host_name(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
