@@ -70,6 +70,7 @@ def run(
     rgsud run --rainy my/rain --clean my/clean             two folders, no pairs needed
     rgsud run --rainy r --clean c --paired p --preset cpu  with PSNR and SSIM on the pairs in p/rain and p/clean
     rgsud run --set training.steps=300 --set training.seed=7
+    rgsud run --workdir s3://bucket/runs                   MLflow's runs: MLFLOW_TRACKING_URI, else this machine's cache
     """
     config, sources = _inputs(preset, settings, rainy, clean, paired, workdir)
     from rgsud_pipelines.local import run_pipeline
@@ -177,8 +178,8 @@ def export(
 
 @app.command()
 def derain(
-    source: Annotated[Path, typer.Argument(metavar="IMAGE_OR_DIR")],
-    target: Annotated[Path, typer.Argument(metavar="OUT")],
+    source: Annotated[str, typer.Argument(metavar="IMAGE_OR_DIR", help="s3:// too")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="s3:// too")],
     model: Annotated[str, typer.Option(help="a .safetensors file, a stage's folder or a workdir; s3:// too")] = RUNS,
     tile: Annotated[int, typer.Option(help="larger images are done in tiles of this side, in pixels")] = 512,
     overlap: Annotated[int, typer.Option(help="over which neighbouring tiles are blended, in pixels")] = 32,
@@ -192,10 +193,12 @@ def derain(
     rgsud derain my/rain derained --model rgsud-runs
     """
     from rgsud_lib.inference import derain_path
+    from rgsud_lib.local_copies import local_source, local_target
     from rgsud_lib.remote import model_path
 
-    for file in derain_path(source, target, model_path(model), tile, overlap, overwrite, mirror):
-        typer.echo(file)
+    with local_source(source) as images, local_target(target, overwrite) as folder:
+        for file in derain_path(images, folder, model_path(model), tile, overlap, overwrite, mirror):
+            typer.echo(f"{target.rstrip('/')}{str(file).removeprefix(str(folder))}")
 
 
 @app.command("audit-rewards")

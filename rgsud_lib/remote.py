@@ -149,10 +149,11 @@ def _deliver(folder: Path, address: str) -> Bundle:
     document = (folder / MARKER).read_bytes()
     bundle = parse_bundle(document, folder)
     payload.send(folder, bundle, f"{address}/{bundle.digest}")
-    if transfer.create(f"{address}/{MARKER}", document):
+    first = transfer.create(f"{address}/{MARKER}", document)
+    snapshots.forget(address)
+    if first:
         logger.info("%s delivered", address)
         link_tree(folder, _cached(bundle, document))
-        snapshots.forget(address)
         return bundle
     theirs = open_anywhere(address, bundle.kind)
     logger.info("%s: another process was first; its bundle is taken", address)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from itertools import count
 from typing import Any, TypeVar
 
 from rgsud_lib.errors import ConfigError, DataError
@@ -88,22 +87,21 @@ def patiently(address: str, action: Callable[[], Result]) -> Result:
     Raises DataError that says what to do: refused, no credentials, or still away after PATIENCE seconds of pauses.
     """
     with explained(address):
-        waited = 0.0
-        for attempt in count():
+        waited, pauses = 0.0, 0
+        while True:
             try:
                 return action()
             except _failures() as error:
                 if waited >= PATIENCE or not _passing(error):
                     raise
-                if attempt == 0:
+                if pauses == 0:
                     logger.warning(
                         "%s: the server does not answer (%s); trying on for %.0f s",
                         address, type(error).__name__, PATIENCE,
                     )  # fmt: skip
-                pause = random.uniform(0.5, 1) * min(LONGEST_PAUSE, 0.5 * 2**attempt)
+                pause = random.uniform(0.5, 1) * min(LONGEST_PAUSE, 0.5 * 2**pauses)
                 time.sleep(pause)
-                waited += pause
-        raise AssertionError("count() has no end")
+                waited, pauses = waited + pause, pauses + 1
 
 
 @contextmanager
