@@ -262,7 +262,8 @@ def show_config(preset: Preset = "demo", settings: Override = None) -> None:
     config = _config(preset, settings)
     for path, value in config.flat().items():
         *sections, field = path.split(".")
-        described = type(reduce(getattr, sections, config)).model_fields[field].description
+        known = type(reduce(getattr, sections, config)).model_fields.get(field)  # a derainer's own are not described
+        described = known.description if known else None
         text = value if isinstance(value, str) else json.dumps(value)
         typer.echo(f"{path}={text}" + (f"  # {described}" if described else ""))
 

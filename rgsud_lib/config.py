@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from rgsud_lib.derainer_sizes import SIZES, complete
 from rgsud_lib.errors import ConfigError
 from rgsud_lib.presets import PRESETS
 from rgsud_lib.scorer_names import MAPPED, parse_scorer, shared
@@ -38,21 +39,26 @@ class DataConfig(Section):
 
 
 class DerainerConfig(Section):
-    """The restoration network; the default is the size CSUD publishes (29.2 M parameters)."""
+    """The restoration network. Its own settings, such as `width`, are those of its size where they are not given."""
 
-    name: Literal["nafnet"] = "nafnet"
-    width: int = Field(32, ge=4)
-    encoder: tuple[int, ...] = (2, 2, 4, 8)
-    middle: int = Field(12, ge=0)
-    decoder: tuple[int, ...] = (2, 2, 2, 2)
+    model_config = ConfigDict(extra="allow")
 
-    @model_validator(mode="after")
-    def same_depth(self) -> DerainerConfig:
-        if len(self.encoder) != len(self.decoder):
-            raise ValueError(
-                f"encoder has {len(self.encoder)} levels and decoder {len(self.decoder)}; give both the same number"
-            )
-        return self
+    name: str = Field("nafnet", description=f"one of {', '.join(SIZES)}")
+    size: str = Field("published", description="published, tiny (for a CPU) or mini (for the demo)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def complete_arguments(cls, document: Any) -> Any:
+        if not isinstance(document, dict):
+            return document
+        own = {key: value for key, value in document.items() if key not in cls.model_fields}
+        name, size = document.get("name", "nafnet"), document.get("size", "published")
+        return {"name": name, "size": size, **complete(name, size, own)}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the network is built with."""
+        return dict(self.model_extra or {})
 
 
 class MethodConfig(Section):
@@ -338,7 +344,7 @@ def parse_config(document: dict[str, Any] | str) -> Config:
 
 def _apply(tree: dict[str, Any], override: str) -> None:
     path, separator, text = override.partition("=")
-    known = list(Config().flat())
+    known = [*Config().flat(), *(f"derainer.{key}" for sizes in SIZES.values() for key in sizes["published"])]
     if not separator:
         raise ConfigError(f"--set {override!r}: expected section.field=value, for example training.steps=1000")
     if path not in known:

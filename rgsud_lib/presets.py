@@ -13,7 +13,7 @@ def paper() -> dict[str, Any]:
 def cpu() -> dict[str, Any]:
     """About 30 minutes on 2 CPU cores: 0.4 M parameters, warm start, 64-pixel crops."""
     return {
-        "derainer": {"width": 16, "encoder": [1, 1, 1], "middle": 2, "decoder": [1, 1, 1]},
+        "derainer": {"size": "tiny"},
         "method": {
             "unet_width": 8, "unet_depth": 3, "generator_width": 8,
             "discriminator_width": 16, "discriminator_layers": 2, "discriminator_fake": "same_scene",
@@ -34,7 +34,7 @@ def cpu() -> dict[str, Any]:
 def demo() -> dict[str, Any]:
     """The whole pipeline in at most 5 minutes on 2 CPU cores."""
     small = cpu()
-    small["derainer"] = {"width": 12, "encoder": [1, 1], "middle": 1, "decoder": [1, 1]}
+    small["derainer"] = {"size": "mini"}
     # Its rainy photographs are drawn, so drawn rain stays the best teacher.
     small["warm_start"] = {"enabled": True, "steps": 1000, "late_replay": 0.3}
     small["training"] |= {

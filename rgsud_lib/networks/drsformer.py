@@ -99,7 +99,9 @@ class DRSformer(nn.Module):
 
 def _operations(channels: int) -> nn.ModuleList:
     """Separable convolutions of 1 to 7 pixels, dilated ones of 3 to 7, and the mean over 3 x 3 pixels."""
-    separable = (nn.Sequential(_depthwise(channels, size), nn.ReLU(), _depthwise(channels, size)) for size in (1, 3, 5, 7))
+    separable = (
+        nn.Sequential(_depthwise(channels, size), nn.ReLU(), _depthwise(channels, size)) for size in (1, 3, 5, 7)
+    )
     dilated = (_depthwise(channels, size, dilation=2) for size in (3, 5, 7))
     return nn.ModuleList([*separable, *dilated, nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)])
 

@@ -85,7 +85,9 @@ class Encoder(nn.Module):
             nn.Sequential(nn.Upsample(scale_factor=0.5, mode="bilinear"), conv(fine, coarse, 1))
             for fine, coarse in zip(scales, scales[1:], strict=False)
         )
-        self.fuse = nn.ModuleList(nn.ModuleList([conv(width, width, 1), conv(width, width, 1)]) for width in scales if fused)
+        self.fuse = nn.ModuleList(
+            nn.ModuleList([conv(width, width, 1), conv(width, width, 1)]) for width in scales if fused
+        )
 
     def forward(self, features: Tensor, encoded: Features = (), decoded: Features = ()) -> Features:
         outputs: Features = []
@@ -133,7 +135,9 @@ class FullResolution(nn.Module):
         self.groups = nn.ModuleList(
             nn.Sequential(*(AttentionBlock(width, act) for _ in range(blocks)), conv(width, width)) for _ in scales
         )
-        self.encoded, self.decoded = (nn.ModuleList(self._full(scales, width, level) for level in range(3)) for _ in "ed")
+        self.encoded, self.decoded = (
+            nn.ModuleList(self._full(scales, width, level) for level in range(3)) for _ in "ed"
+        )
 
     @staticmethod
     def _full(scales: list[int], width: int, level: int) -> nn.Sequential:

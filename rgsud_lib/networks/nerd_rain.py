@@ -39,8 +39,7 @@ class NeRDRain(nn.Module):
         self.context = nn.ModuleList(
             nn.ModuleList(conv(width, width, 3) for _ in range(scale)) for scale in range(SCALES)
         )
-        self.heads = nn.ModuleList(conv(width, 3, 3) for _ in range(SCALES))
-        zero_start(self.heads[-1])
+        self.head = zero_start(conv(width, 3, 3))  # the coarser scales' heads only serve losses on their images
         climb = len(blocks) - 1
         self.climb = nn.ModuleList(
             nn.Sequential(*(upsample(width * 2**level) for level in range(climb, 0, -1))) for _ in range(SCALES - 1)
@@ -58,9 +57,8 @@ class NeRDRain(nn.Module):
         middle_latents, middle = self._run(1, encoded[1], feedback)
         back = _half(self.fuse[2](*middle_latents))
         _, small = self._run(0, encoded[0], [back])
-        # What a coarser scale decoded is added before the finer scale's image is made.
         fine = fine + _double(middle + _double(small))
-        return images + self.heads[2](fine)[..., :height, :width]
+        return images + self.head(fine)[..., :height, :width]
 
     def _coarse_to_fine(self, images: list[Tensor]) -> list[list[Tensor]]:
         """Each scale's first encoding; its field and image join the next scale's input."""
@@ -72,9 +70,7 @@ class NeRDRain(nn.Module):
                 known = images[scale + 1] + _double(seen)
         return encoded
 
-    def _run(
-        self, scale: int, encoded: list[Tensor], feedback: Sequence[Tensor] = ()
-    ) -> tuple[list[Tensor], Tensor]:
+    def _run(self, scale: int, encoded: list[Tensor], feedback: Sequence[Tensor] = ()) -> tuple[list[Tensor], Tensor]:
         """A scale's transformers in a row: their latent features (before feedback), and what the last one decoded."""
         latents = []
         for number, decoder in enumerate(self.decoders[scale]):
@@ -101,7 +97,9 @@ class ImplicitField(nn.Module):
         around = F.unfold(features, 3, padding=1).unflatten(2, (height, width))
         rows, columns = (_centres(count, features) for count in (height, width))
         grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
-        waves = torch.cat([part(grid * math.pi * 2**power) for power in range(FREQUENCIES) for part in (torch.sin, torch.cos)])
+        waves = torch.cat(
+            [part(grid * math.pi * 2**power) for power in range(FREQUENCIES) for part in (torch.sin, torch.cos)]
+        )
         cell = torch.ones_like(grid) * 2  # the size of a pixel, in units of the published code
         position = torch.cat([grid, waves, cell]).expand(features.shape[0], -1, -1, -1)
         return self.layers(torch.cat([around, position], dim=1))

@@ -15,7 +15,10 @@ SQUEEZE = 6  # reduction of the channel attention
 
 
 class RESCAN(nn.Module):
-    """B x 3 x H x W in [0,1] to the restored image (not clamped); `depth` GRUs of `width` channels, dilated 1, 1, 2, 4..."""
+    """B x 3 x H x W in [0,1] to the restored image (not clamped).
+
+    `depth` GRUs of `width` channels, dilated by 1, 1, 2, 4 and so on, are run `stages` times.
+    """
 
     def __init__(self, width: int = 24, depth: int = 5, stages: int = 4):
         super().__init__()
@@ -64,7 +67,11 @@ class ChannelAttention(nn.Module):
         super().__init__()
         squeezed = max(1, width // SQUEEZE)
         self.weigh = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, squeezed, 1), nn.ReLU(), nn.Conv2d(squeezed, width, 1), nn.Sigmoid()
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(width, squeezed, 1),
+            nn.ReLU(),
+            nn.Conv2d(squeezed, width, 1),
+            nn.Sigmoid(),
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -85,9 +85,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = [width * 2**level for level in range(len(blocks))]
         self.levels = nn.ModuleList(stack(block, *item) for item in zip(widths, heads(blocks), blocks, strict=True))
-        self.down = nn.ModuleList(
-            nn.Sequential(conv(fine, fine // 2, 3), nn.PixelUnshuffle(2)) for fine in widths[:-1]
-        )
+        self.down = nn.ModuleList(nn.Sequential(conv(fine, fine // 2, 3), nn.PixelUnshuffle(2)) for fine in widths[:-1])
 
     def forward(self, features: Tensor) -> list[Tensor]:
         outputs = [self.levels[0](features)]
