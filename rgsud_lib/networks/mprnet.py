@@ -37,8 +37,9 @@ class MPRNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         whole = pad_to_multiple(images, 8)
-        halves = list(whole.chunk(2, dim=2))
-        quarters = [patch.chunk(2, dim=3) for patch in halves]
+        rows, columns = whole.shape[2] // 2, whole.shape[3] // 2  # sliced: ONNX cannot split a side it does not know
+        halves = [whole[:, :, :rows], whole[:, :, rows:]]
+        quarters = [(patch[..., :columns], patch[..., columns:]) for patch in halves]
         encoded = [self._halves([self.encoders[0](self.shallow[0](patch)) for patch in row], 3) for row in quarters]
         decoded = [self.decoders[0](features) for features in encoded]
         handed = [self.hand_on[0](features[0], patch) for features, patch in zip(decoded, halves, strict=True)]
