@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rgsud_lib import __version__
+from rgsud_pipelines.pipeline_commands import pipeline
 
 if TYPE_CHECKING:
     from rgsud_lib.config import Config
@@ -45,6 +46,7 @@ Rainy = Annotated[str | None, typer.Option(help="folder or s3:// prefix of rainy
 Clean = Annotated[str | None, typer.Option(help="folder or s3:// prefix of clean photographs of other scenes")]
 Paired = Annotated[str | None, typer.Option(help="folder with rain/ and clean/ (same names): evaluation only")]
 RUNS = "rgsud-runs"
+app.add_typer(pipeline)
 
 
 @app.callback(invoke_without_command=True)

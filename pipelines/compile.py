@@ -1,6 +1,6 @@
-"""Compile the DAG to compiled/*.yaml, which is committed: a change of the DAG is a reviewable diff.
+"""Compile the DAGs to compiled/*.yaml, which is committed: a change of a DAG is a reviewable diff.
 
-`python -m rgsud_pipelines.compile` (or `make compile`).
+`rgsud pipeline compile` (or `make compile`).
 """
 
 from __future__ import annotations
@@ -9,21 +9,30 @@ from pathlib import Path
 
 from kfp import compiler
 
+from rgsud_lib.errors import ConfigError
 from rgsud_pipelines.placement import PROFILES
 from rgsud_pipelines.training import training_pipeline
 
 COMPILED = Path(__file__).parent / "compiled"
+PIPELINES = {"training": training_pipeline}
 
 
 def compile_all(folder: Path = COMPILED) -> list[Path]:
-    """Write one YAML for each placement profile; the default (GPU) one has the plain name."""
+    """Write one YAML for each pipeline and placement profile."""
+    return [compile_one(pipeline, placement, folder) for pipeline in PIPELINES for placement in PROFILES]
+
+
+def compile_one(pipeline: str, placement: str, folder: Path) -> Path:
+    """Write the YAML of one pipeline; the default (GPU) placement has the plain name.
+
+    Raises ConfigError: unknown pipeline or placement.
+    """
+    if pipeline not in PIPELINES:
+        raise ConfigError(f"unknown pipeline {pipeline!r}; choose one of {', '.join(PIPELINES)}")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name in PROFILES:
-        path = folder / ("training.yaml" if name == "gpu" else f"training-{name}.yaml")
-        compiler.Compiler().compile(training_pipeline(name), str(path))
-        paths.append(path)
-    return paths
+    path = folder / (f"{pipeline}.yaml" if placement == "gpu" else f"{pipeline}-{placement}.yaml")
+    compiler.Compiler().compile(PIPELINES[pipeline](placement), str(path))
+    return path
 
 
 if __name__ == "__main__":
