@@ -130,6 +130,7 @@ def _pod_token() -> Path | None:
 
 
 def _readable(path: Path, option: str) -> Path:
+    path = path.expanduser()
     if not path.is_file() or not os.access(path, os.R_OK):
         raise ConfigError(f"{option} {path}: no such file, or no permission to read it")
     return path
@@ -154,7 +155,7 @@ def _explain(error: ApiException, host: str, shown: str) -> str:
     advice = {
         401: f"the login is missing or has expired ({shown} was sent); {_LOGIN}",
         403: f"not allowed ({shown} was sent); check --namespace, and that your account may use pipelines there",
-        404: f"not found; {_PREFIX}" if not said else "not found; check the name",
+        404: f"not found; check the name, and {_PREFIX}",
         409: "there is one of that name already; choose another name",
     }.get(error.status, "the request is refused" if error.status < 500 else "try again, or ask the server's operator")
     return f"{host}: HTTP {error.status}: {advice}" + (f"\nthe server says: {said[:500]}" if said else "")

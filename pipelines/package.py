@@ -46,6 +46,11 @@ class Package:
         return {"pipeline_spec": pipeline, "platform_spec": platform}
 
 
+def package_name(pipeline: str, placement: str) -> str:
+    """What a pipeline is uploaded as: one name for each placement, so that "latest" stays on its nodes."""
+    return f"rgsud-{pipeline}" if placement == "gpu" else f"rgsud-{pipeline}-{placement}"
+
+
 def compile_package(pipeline: str, placement: str, cache: bool = True) -> Package:
     """Compile a pipeline for a cluster. With `cache` each task keeps its own setting, without none is cached.
 
@@ -53,7 +58,7 @@ def compile_package(pipeline: str, placement: str, cache: bool = True) -> Packag
     """
     with tempfile.TemporaryDirectory() as folder:
         path = compile_one(pipeline, placement, Path(folder))
-        package = Package(f"rgsud-{path.stem}", path.read_text())
+        package = Package(package_name(pipeline, placement), path.read_text())
     spec = package.spec
     for name, executor in spec["pipeline_spec"]["deploymentSpec"]["executors"].items():
         image = executor["container"]["image"]
@@ -84,8 +89,8 @@ def run_parameters(spec: dict[str, Any], config: Config, **locations: str | None
         if name not in inputs:
             raise ConfigError(f"--{name}: {pipeline['pipelineInfo']['name']} has no such parameter; leave it out")
         _check_location(name, value, mounts)
-    missing = [name for name in locations if name in inputs and name not in given and name != "paired"]
-    if missing:
+    required = {name for name, kind in inputs.items() if not kind.get("isOptional")} | {"workdir"}
+    if missing := sorted(required & set(inputs) - set(given) - {"config"}):
         raise ConfigError(f"{pipeline['pipelineInfo']['name']} needs {' and '.join(f'--{name}' for name in missing)}")
     return {"config": config.model_dump_json(), **given}
 

@@ -54,14 +54,10 @@ def compile_yaml(
 
 @pipeline.command()
 def upload(
-    which: option.Pipeline = "training",
-    placement: option.Placement = "gpu",
-    host: option.Host = None,
-    namespace: option.Namespace = None,
-    token_file: option.TokenFile = None,
-    cookie_file: option.CookieFile = None,
-    ca_file: option.CaFile = None,
-) -> None:
+    which: option.Pipeline = "training", placement: option.Placement = "gpu",
+    host: option.Host = None, namespace: option.Namespace = None,
+    token_file: option.TokenFile = None, cookie_file: option.CookieFile = None, ca_file: option.CaFile = None,
+) -> None:  # fmt: skip
     """Upload the compiled pipeline as a version, named by code version and digest; twice makes one version.
 
     rgsud pipeline upload training --placement gpu
@@ -77,26 +73,14 @@ def upload(
 
 @pipeline.command()
 def submit(
-    which: option.Pipeline = "training",
-    rainy: option.Rainy = None,
-    clean: option.Clean = None,
-    paired: option.Paired = None,
-    workdir: option.Workdir = None,
-    preset: option.Preset = "paper",
-    settings: option.Override = None,
-    placement: option.Placement = "gpu",
-    version: option.Version = None,
-    experiment: option.Experiment = "rgsud",
-    name: Annotated[str | None, typer.Option(help="of the run; default: preset, digest of the settings, date")] = None,
-    cache: option.Cache = True,
-    service_account: option.ServiceAccount = None,
-    wait: Annotated[bool, typer.Option("--wait", help="show progress; exit code 0 only if the run succeeds")] = False,
-    host: option.Host = None,
-    namespace: option.Namespace = None,
-    token_file: option.TokenFile = None,
-    cookie_file: option.CookieFile = None,
-    ca_file: option.CaFile = None,
-) -> None:
+    which: option.Pipeline = "training", placement: option.Placement = "gpu", version: option.Version = None,
+    rainy: option.Rainy = None, clean: option.Clean = None, paired: option.Paired = None,
+    workdir: option.Workdir = None, preset: option.Preset = "paper", settings: option.Override = None,
+    experiment: option.Experiment = "rgsud", name: option.RunName = None,
+    cache: option.Cache = True, service_account: option.ServiceAccount = None, wait: option.Wait = False,
+    host: option.Host = None, namespace: option.Namespace = None,
+    token_file: option.TokenFile = None, cookie_file: option.CookieFile = None, ca_file: option.CaFile = None,
+) -> None:  # fmt: skip
     """Start a run. Without --version the pipeline is compiled here and sent along.
 
     \b
@@ -105,21 +89,16 @@ def submit(
         --rainy s3://b/rain --clean s3://b/clean --paired s3://b/pairs --workdir s3://b/rgsud
     rgsud pipeline submit --version latest --rainy s3://b/rain --clean s3://b/clean --workdir s3://b/rgsud
     """
-    config, package, locations = _prepared(
-        which, placement, cache, version, preset, settings, rainy=rainy, clean=clean, paired=paired, workdir=workdir
-    )
+    places = {"rainy": rainy, "clean": clean, "paired": paired, "workdir": workdir}
+    config, package = _checked(which, placement, version, cache, preset, settings, places)
     from rgsud_pipelines.kfp_session import session
-    from rgsud_pipelines.package import run_name, run_parameters
-    from rgsud_pipelines.submit import job, reference, uploaded
-    from rgsud_pipelines.submit import submit as start
+    from rgsud_pipelines.package import package_name, run_name, run_parameters
+    from rgsud_pipelines.submit import inline, job, start, uploaded
     from rgsud_pipelines.watch import wait as wait_for
 
     with session(host, namespace, token_file, cookie_file, ca_file) as client:
-        spec, source = package.spec, {"pipeline_spec": package.spec}
-        if version:
-            found = uploaded(client, package.name, version)
-            spec, source = found.pipeline_spec, reference(found)
-        parameters = run_parameters(spec, config, **locations)
+        source = inline(package) if package else uploaded(client, package_name(which, placement), version)
+        parameters = run_parameters(source.spec, config, **places)
         run = start(client, job(client, source, parameters, experiment, name or run_name(config), service_account))
         typer.echo(client.run_link(run.run_id))
         if wait:
@@ -130,12 +109,9 @@ def submit(
 def runs(
     limit: Annotated[int, typer.Option(min=1, max=200, help="how many")] = 10,
     experiment: Annotated[str | None, typer.Option(help="only this one's")] = None,
-    host: option.Host = None,
-    namespace: option.Namespace = None,
-    token_file: option.TokenFile = None,
-    cookie_file: option.CookieFile = None,
-    ca_file: option.CaFile = None,
-) -> None:
+    host: option.Host = None, namespace: option.Namespace = None,
+    token_file: option.TokenFile = None, cookie_file: option.CookieFile = None, ca_file: option.CaFile = None,
+) -> None:  # fmt: skip
     """List the newest runs with state and duration, then all schedules.
 
     rgsud pipeline runs --limit 20 --experiment rgsud
@@ -149,68 +125,51 @@ def runs(
 
 @pipeline.command()
 def schedule(
-    which: option.Pipeline = "training",
-    cron: Annotated[str | None, typer.Option(help="'0 3 * * *': each night at three, UTC; seconds may lead")] = None,
-    every: Annotated[str | None, typer.Option(help="interval: 6h, 1d, 1h30m")] = None,
-    rainy: option.Rainy = None,
-    clean: option.Clean = None,
-    paired: option.Paired = None,
-    workdir: option.Workdir = None,
-    preset: option.Preset = "paper",
-    settings: option.Override = None,
-    placement: option.Placement = "gpu",
-    version: option.Version = None,
-    experiment: option.Experiment = "rgsud",
-    name: Annotated[str | None, typer.Option(help="of the schedule; default: the pipeline's, rgsud-training")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="a schedule of the same name gives way")] = False,
-    cache: option.Cache = True,
-    service_account: option.ServiceAccount = None,
-    host: option.Host = None,
-    namespace: option.Namespace = None,
-    token_file: option.TokenFile = None,
-    cookie_file: option.CookieFile = None,
-    ca_file: option.CaFile = None,
-) -> None:
+    which: option.Pipeline = "training", placement: option.Placement = "gpu", version: option.Version = None,
+    cron: option.Cron = None, every: option.Every = None,
+    rainy: option.Rainy = None, clean: option.Clean = None, paired: option.Paired = None,
+    workdir: option.Workdir = None, preset: option.Preset = "paper", settings: option.Override = None,
+    experiment: option.Experiment = "rgsud", name: option.ScheduleName = None, replace: option.Replace = False,
+    cache: option.Cache = True, service_account: option.ServiceAccount = None,
+    host: option.Host = None, namespace: option.Namespace = None,
+    token_file: option.TokenFile = None, cookie_file: option.CookieFile = None, ca_file: option.CaFile = None,
+) -> None:  # fmt: skip
     """Run again and again, one run at a time; what was missed is not caught up on.
 
     Without --version this code's pipeline is uploaded and the schedule stays with it; `--version latest` takes the
-    newest uploaded version of the day.
+    newest uploaded version there is by then.
 
     \b
     rgsud pipeline schedule --cron '0 3 * * *' --rainy s3://b/rain --clean s3://b/clean --workdir s3://b/rgsud
-    rgsud pipeline schedule --every 6h --version latest --name six-hourly \\
+    rgsud pipeline schedule retraining --every 6h --version latest --name six-hourly \\
         --rainy s3://b/rain --clean s3://b/clean --workdir s3://b/rgsud
     """
-    from rgsud_pipelines.schedule import describe, trigger
+    from rgsud_pipelines.schedule import add, describe, trigger
 
     when = trigger(cron, every)
-    config, package, locations = _prepared(
-        which, placement, cache, version, preset, settings, rainy=rainy, clean=clean, paired=paired, workdir=workdir
-    )
+    places = {"rainy": rainy, "clean": clean, "paired": paired, "workdir": workdir}
+    config, package = _checked(which, placement, version, cache, preset, settings, places)
     from rgsud_pipelines.kfp_session import session
-    from rgsud_pipelines.package import run_parameters
-    from rgsud_pipelines.schedule import schedule as start
-    from rgsud_pipelines.submit import LATEST, job, reference, uploaded
+    from rgsud_pipelines.package import package_name, run_parameters
+    from rgsud_pipelines.submit import job, uploaded
     from rgsud_pipelines.submit import upload as upload_package
 
     with session(host, namespace, token_file, cookie_file, ca_file) as client:
-        found = uploaded(client, package.name, version) if version else upload_package(client, package)
-        parameters = run_parameters(found.pipeline_spec, config, **locations)
-        source = reference(found, pinned=version != LATEST)
-        body = job(client, source, parameters, experiment, name or package.name, service_account)
-        typer.echo(f"{body['display_name']}: {describe(start(client, body, when, replace))}")
+        version = version or upload_package(client, package).display_name
+        source = uploaded(client, package_name(which, placement), version, follow=True)
+        parameters = run_parameters(source.spec, config, **places)
+        name = name or package_name(which, placement)
+        added = add(client, job(client, source, parameters, experiment, name, service_account), when, replace)
+        typer.echo(f"{name}: {describe(added)}")
 
 
 @pipeline.command()
 def unschedule(
     name: Annotated[str, typer.Argument(help="of the schedule; `rgsud pipeline runs` lists them")],
     delete: Annotated[bool, typer.Option("--delete", help="do not keep it for the page's `enable`")] = False,
-    host: option.Host = None,
-    namespace: option.Namespace = None,
-    token_file: option.TokenFile = None,
-    cookie_file: option.CookieFile = None,
-    ca_file: option.CaFile = None,
-) -> None:
+    host: option.Host = None, namespace: option.Namespace = None,
+    token_file: option.TokenFile = None, cookie_file: option.CookieFile = None, ca_file: option.CaFile = None,
+) -> None:  # fmt: skip
     """Stop a schedule: disable it, or delete it. Runs that have started go on.
 
     \b
@@ -218,23 +177,18 @@ def unschedule(
     rgsud pipeline unschedule rgsud-training --delete
     """
     from rgsud_pipelines.kfp_session import session
-    from rgsud_pipelines.schedule import unschedule as stop
+    from rgsud_pipelines.schedule import remove
 
     with session(host, namespace, token_file, cookie_file, ca_file) as client:
-        stop(client, name, delete)
+        remove(client, name, delete)
         typer.echo(f"{name}: {'deleted' if delete else 'disabled'}")
 
 
-def _prepared(
-    which: str,
-    placement: str,
-    cache: bool,
-    version: str | None,
-    preset: str,
-    settings: list[str] | None,
-    **locations: str | None,
-) -> tuple[Config, Package, dict[str, str | None]]:
-    """Settings, compiled pipeline and locations, all checked before a server hears of them."""
+def _checked(
+    which: str, placement: str, version: str | None, cache: bool,
+    preset: str, settings: list[str] | None, places: dict[str, str | None],
+) -> tuple[Config, Package | None]:  # fmt: skip
+    """Settings and, unless an uploaded version is asked for, the compiled pipeline; before a server hears of them."""
     from rgsud_lib.config import load_config
     from rgsud_lib.errors import ConfigError
 
@@ -244,8 +198,10 @@ def _prepared(
             "--no-cache cannot change a version that was uploaded already (Kubeflow would ignore it); "
             "leave --version out"
         )
+    if version:
+        return config, None
     from rgsud_pipelines.package import compile_package, run_parameters
 
     package = compile_package(which, placement, cache)
-    run_parameters(package.spec, config, **locations)
-    return config, package, locations
+    run_parameters(package.spec, config, **places)
+    return config, package

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-Pipeline = Annotated[str, typer.Argument(metavar="PIPELINE", help="which one: training")]
-Placement = Annotated[str, typer.Option(help="where the tasks run, a profile: gpu, cpu")]
+Pipeline = Annotated[str, typer.Argument(metavar="PIPELINE", help="which one: training or retraining")]
+Placement = Annotated[str, typer.Option(help="where the tasks run: a profile of pipelines/placement.yaml")]
 Version = Annotated[str | None, typer.Option(help="an uploaded version by its name, or latest")]
 Rainy = Annotated[str | None, typer.Option(help="s3:// prefix of rainy photographs, or a path on a mounted volume")]
 Clean = Annotated[str | None, typer.Option(help="the same of clean photographs of other scenes")]
@@ -18,6 +18,12 @@ Preset = Annotated[str, typer.Option(help="paper: published sizes (GPU), cpu, de
 Override = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting; `rgsud config` lists them")
 ]
+RunName = Annotated[str | None, typer.Option("--name", help="default: preset, digest of the settings, date")]
+ScheduleName = Annotated[str | None, typer.Option("--name", help="default: the pipeline's, such as rgsud-training")]
+Cron = Annotated[str | None, typer.Option(help="'0 3 * * *': each night at three, UTC; seconds may lead")]
+Every = Annotated[str | None, typer.Option(help="interval: 6h, 1d, 1h30m")]
+Replace = Annotated[bool, typer.Option("--replace", help="a schedule of the same name gives way")]
+Wait = Annotated[bool, typer.Option("--wait", help="show progress; exit code 0 only if the run succeeds")]
 Experiment = Annotated[str, typer.Option(help="the runs' group on the page; made where missing")]
 Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="take up equal tasks of earlier runs")]
 ServiceAccount = Annotated[str | None, typer.Option(help="Kubernetes identity of the pods; default: the server's")]

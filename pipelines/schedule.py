@@ -69,7 +69,7 @@ def seconds(interval: str) -> int:
     return total
 
 
-def schedule(client: Client, job: dict[str, Any], when: V2beta1Trigger, replace: bool = False) -> V2beta1RecurringRun:
+def add(client: Client, job: dict[str, Any], when: V2beta1Trigger, replace: bool = False) -> V2beta1RecurringRun:
     """Run `job` from now on. Raises KubeflowError: there is a schedule of that name and `replace` is not set."""
     older = schedules(client, job["display_name"])
     if older and not replace:
@@ -87,7 +87,7 @@ def schedule(client: Client, job: dict[str, Any], when: V2beta1Trigger, replace:
     return created
 
 
-def unschedule(client: Client, name: str, delete: bool = False) -> None:
+def remove(client: Client, name: str, delete: bool = False) -> None:
     """Stop a schedule: it stays and can be enabled again on the page, or is deleted. Raises KubeflowError: no such."""
     found = schedules(client, name)
     if not found:
@@ -108,7 +108,8 @@ def schedules(client: Client, name: str | None = None) -> list[V2beta1RecurringR
             namespace=client.get_user_namespace(),
             filter=named(name) if name else None,
         )
-        found += page.recurring_runs or []
+        # The server's filter does not tell upper case from lower.
+        found += [item for item in page.recurring_runs or [] if name in (None, item.display_name)]
         token = page.next_page_token
         if not token:
             return found

@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,33 @@ from rgsud_pipelines.package import Package
 LATEST = "latest"
 
 
-def submit(client: Client, job: dict[str, Any]) -> V2beta1Run:
-    """Start one run of `job(...)`."""
+@dataclass(frozen=True)
+class Source:
+    """What a run runs: its compiled documents, and how a request names them."""
+
+    spec: dict[str, Any]
+    request: dict[str, Any]
+
+
+def inline(package: Package) -> Source:
+    """The compiled pipeline itself is sent along."""
+    return Source(package.spec, {"pipeline_spec": package.spec})
+
+
+def start(client: Client, job: dict[str, Any]) -> V2beta1Run:
+    """One run of a `job(...)`, now."""
     return client.runs.run_service_create_run(run=V2beta1Run(**job))
 
 
 def job(
     client: Client,
-    source: dict[str, Any],
+    source: Source,
     parameters: dict[str, str],
     experiment: str,
     name: str,
     service_account: str | None,
 ) -> dict[str, Any]:
-    """What a run and a recurring run have in common; the experiment is made where it is missing.
-
-    `source` is `{"pipeline_spec": package.spec}` or `reference(...)`.
-    """
+    """What a run and a recurring run have in common; the experiment is made where it is missing."""
     with redirect_stdout(sys.stderr):  # kfp prints a link; standard output is for the run's own
         experiment_id = client.create_experiment(experiment).experiment_id
     return {
@@ -47,15 +58,8 @@ def job(
         "experiment_id": experiment_id,
         "runtime_config": V2beta1RuntimeConfig(parameters=parameters),
         "service_account": service_account,
-        **source,
+        **source.request,
     }
-
-
-def reference(version: V2beta1PipelineVersion, pinned: bool = True) -> dict[str, Any]:
-    """An uploaded version as the source of a job; not pinned, each run takes the newest version there is by then."""
-    version_id = version.pipeline_version_id if pinned else None
-    named = V2beta1PipelineVersionReference(pipeline_id=version.pipeline_id, pipeline_version_id=version_id)
-    return {"pipeline_version_reference": named}
 
 
 def upload(client: Client, package: Package) -> V2beta1PipelineVersion:
@@ -66,9 +70,8 @@ def upload(client: Client, package: Package) -> V2beta1PipelineVersion:
             name=package.name, display_name=package.name, namespace=client.get_user_namespace() or None
         )
         pipeline = client.pipelines.pipeline_service_create_pipeline(pipeline=wanted)
-    listed = client.list_pipeline_versions(pipeline.pipeline_id, filter=named(package.version))
-    if listed.pipeline_versions:
-        return listed.pipeline_versions[0]
+    if found := _versions(client, pipeline, package.version):
+        return found[0]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"{package.name}.yaml")
         file.write_text(package.text)
@@ -77,8 +80,10 @@ def upload(client: Client, package: Package) -> V2beta1PipelineVersion:
         )
 
 
-def uploaded(client: Client, name: str, version: str) -> V2beta1PipelineVersion:
+def uploaded(client: Client, name: str, version: str, follow: bool = False) -> Source:
     """A version of the uploaded pipeline `name`: the one called `version`, or the newest for "latest".
+
+    With `follow`, "latest" is not settled now: each run of a schedule takes the newest version there is by then.
 
     Raises KubeflowError: no such pipeline or version.
     """
@@ -86,14 +91,15 @@ def uploaded(client: Client, name: str, version: str) -> V2beta1PipelineVersion:
     if pipeline is None:
         raise KubeflowError(f"no pipeline {name!r} was uploaded yet; run `rgsud pipeline upload` first")
     newest = client.list_pipeline_versions(pipeline.pipeline_id, sort_by="created_at desc").pipeline_versions or []
-    if version == LATEST:
-        found = newest
-    else:
-        found = client.list_pipeline_versions(pipeline.pipeline_id, filter=named(version)).pipeline_versions
+    found = newest if version == LATEST else _versions(client, pipeline, version)
     if not found:
         known = ", ".join(item.display_name for item in newest) or "none; run `rgsud pipeline upload` first"
         raise KubeflowError(f"pipeline {name!r} has no version {version!r}; the newest: {known}")
-    return found[0]
+    reference = V2beta1PipelineVersionReference(
+        pipeline_id=pipeline.pipeline_id,
+        pipeline_version_id=None if follow and version == LATEST else found[0].pipeline_version_id,
+    )
+    return Source(found[0].pipeline_spec, {"pipeline_version_reference": reference})
 
 
 def find_experiment(client: Client, name: str) -> str:
@@ -113,3 +119,7 @@ def _pipeline(client: Client, name: str) -> V2beta1Pipeline | None:
     # kfp.Client.get_pipeline_id looks in the shared namespace only.
     found = client.list_pipelines(filter=named(name), namespace=client.get_user_namespace()).pipelines
     return found[0] if found else None
+
+
+def _versions(client: Client, pipeline: V2beta1Pipeline, name: str) -> list[V2beta1PipelineVersion]:
+    return client.list_pipeline_versions(pipeline.pipeline_id, filter=named(name)).pipeline_versions or []

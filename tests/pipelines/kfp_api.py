@@ -93,7 +93,10 @@ def _check_model(value: Any, model: type, where: str, sent: bool) -> None:
 
 
 def matches(record: dict[str, Any], text: str | None) -> bool:
-    """Whether a record passes the API's filter. JSON for protocol buffers has camelCase names and numbers too."""
+    """Whether a record passes the API's filter, which may be in camelCase and with numbers for the operations.
+
+    The real server does not tell upper case from lower in names either.
+    """
     if not text:
         return True
     document = json.loads(
@@ -107,7 +110,7 @@ def matches(record: dict[str, Any], text: str | None) -> bool:
     for predicate in document["predicates"]:
         if predicate["operation"] != "EQUALS":
             raise Misfit(f"filter: {predicate['operation']} is not needed by anybody yet")
-    return all(record.get(item["key"]) == item["string_value"] for item in document["predicates"])
+    return all(record.get(item["key"], "").lower() == item["string_value"].lower() for item in document["predicates"])
 
 
 def _snake_case(name: re.Match[str]) -> str:

@@ -168,7 +168,7 @@ def test_a_login_page_instead_of_the_api(stub) -> None:
     ("status", "message"),
     [
         (403, "not allowed (no token and no cookie was sent); check --namespace"),
-        (404, "not found; check the name"),
+        (404, "not found; check the name, and check --host"),
         (409, "there is one of that name already; choose another name"),
         (400, "the request is refused"),
         (500, "try again, or ask the server's operator"),

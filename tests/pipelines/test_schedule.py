@@ -61,6 +61,13 @@ def test_unschedule_disables_or_deletes(stub, rgsud) -> None:
     assert "no schedule is called 'nightly'; there are: none" in str(rgsud("unschedule", "nightly").exception)
 
 
+def test_a_name_in_other_letters_is_another_schedule(stub, rgsud) -> None:
+    for name in ("Nightly", "nightly"):
+        assert rgsud("schedule", *SOURCES, "--every", "6h", "--name", name).exit_code == 0
+    rgsud("unschedule", "nightly", "--delete")
+    assert [item["display_name"] for item in stub.tables["recurring_run"]] == ["Nightly"]
+
+
 def test_more_schedules_than_a_page_holds(stub, rgsud) -> None:
     rgsud("schedule", *SOURCES, "--every", "6h", "--name", "last")
     (one,) = stub.tables["recurring_run"]

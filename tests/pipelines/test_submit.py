@@ -13,6 +13,7 @@ import yaml
 from rgsud_components._image import DEVELOPMENT
 from rgsud_lib.config import load_config
 from rgsud_lib.errors import ConfigError
+from rgsud_pipelines import package
 from rgsud_pipelines.compile import COMPILED
 from rgsud_pipelines.kfp_session import KubeflowError
 
@@ -78,6 +79,15 @@ def test_an_uploaded_version_pinned_or_the_latest(stub, rgsud) -> None:
     assert not any("pipeline_spec" in run for run in runs)
     unknown = rgsud("submit", *SOURCES, "--version", "0.0.0-abc").exception
     assert f"'rgsud-training' has no version '0.0.0-abc'; the newest: {version}" in str(unknown)
+
+
+def test_an_uploaded_version_needs_no_image_here(stub, rgsud, monkeypatch) -> None:
+    rgsud("upload")
+    monkeypatch.setattr(package, "compile_one", None)
+    assert rgsud("submit", *SOURCES, "--version", "latest").exit_code == 0
+    refused = rgsud("submit", *SOURCES, "--version", "latest", "--rainy", "my/rain").exception
+    assert "is a path of this machine" in str(refused)
+    assert stub.writes.count("run_service_create_run") == stub.writes.count("experiment_service_create_experiment") == 1
 
 
 def test_a_version_cannot_be_uncached(stub, rgsud) -> None:
