@@ -21,6 +21,7 @@ import yaml
 from rgsud_lib import __version__
 from rgsud_lib.config import Config
 from rgsud_lib.errors import ConfigError
+from rgsud_lib.s3 import is_remote
 from rgsud_pipelines.compile import compile_one
 
 PINNED = re.compile(r"\S+@sha256:[0-9a-f]{64}")
@@ -114,7 +115,7 @@ def _mounts(spec: dict[str, Any]) -> set[str]:
 
 
 def _check_location(name: str, value: str, mounts: list[str]) -> None:
-    if value.startswith("s3://"):
+    if is_remote(value):
         match = S3.fullmatch(value)
         if not match or (name == "workdir" and not (match["prefix"] or "").strip("/")):
             raise ConfigError(f"--{name} {value!r}: expected s3://bucket/prefix")
