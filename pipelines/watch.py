@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from kfp_server_api import ApiException, V2beta1PipelineTaskDetail, V2beta1Run
+from kfp_server_api import ApiException, V2beta1PipelineTaskDetail, V2beta1RecurringRun, V2beta1Run
 from urllib3.exceptions import HTTPError
 
 from rgsud_lib.task import StageFailure
 from rgsud_pipelines.kfp_session import Client
 from rgsud_pipelines.schedule import describe, schedules
-from rgsud_pipelines.submit import find_experiment
+from rgsud_pipelines.submit import LATEST, find_experiment
 
 FINAL = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 POLL = 10.0  # seconds
@@ -60,12 +60,20 @@ def runs_table(client: Client, limit: int, experiment: str | None = None) -> str
 
 def schedules_table(client: Client) -> str:
     """All schedules of the namespace: name, when and whether enabled, which version."""
-    rows = []
-    for item in schedules(client):
-        version = item.pipeline_version_reference
-        which = "inline" if version is None else version.pipeline_version_id or "latest"
-        rows.append((item.display_name, describe(item), which))
+    rows = [(item.display_name, describe(item), _version(client, item)) for item in schedules(client)]
     return _table(("schedule", "when", "version"), rows) if rows else "no schedules"
+
+
+def _version(client: Client, item: V2beta1RecurringRun) -> str:
+    pinned = item.pipeline_version_reference
+    if pinned is None or not pinned.pipeline_version_id:
+        return "inline" if pinned is None else LATEST
+    try:
+        return client.get_pipeline_version(pinned.pipeline_id, pinned.pipeline_version_id).display_name
+    except ApiException as error:
+        if error.status != 404:
+            raise
+        return f"{pinned.pipeline_version_id} (deleted)"
 
 
 def _poll(client: Client, run_id: str) -> V2beta1Run:

@@ -26,6 +26,9 @@ def test_this_codes_version_is_uploaded_and_pinned(stub, rgsud) -> None:
     (sent,) = stub.sent("recurring_run_service_create_recurring_run")
     assert sent["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
     assert sent["trigger"] == {"periodic_schedule": {"interval_second": "21600"}}
+    assert rgsud("runs").stdout.splitlines()[-1].endswith(version["display_name"])
+    version_id = stub.tables["pipeline_version"].pop()["pipeline_version_id"]
+    assert rgsud("runs").stdout.splitlines()[-1].endswith(f"{version_id} (deleted)")
 
 
 def test_latest_pins_nothing(stub, rgsud) -> None:
