@@ -151,14 +151,17 @@ def schedule(
     config, package = _checked(which, placement, version, cache, preset, settings, places)
     from rgsud_pipelines.kfp_session import session
     from rgsud_pipelines.package import package_name, run_parameters
-    from rgsud_pipelines.submit import job, uploaded
+    from rgsud_pipelines.submit import inline, job, uploaded
     from rgsud_pipelines.submit import upload as upload_package
 
     with session(host, namespace, token_file, cookie_file, ca_file) as client:
-        version = version or upload_package(client, package).display_name
-        source = uploaded(client, package_name(which, placement), version, follow=True)
+        if package and cache:
+            version = upload_package(client, package).display_name
+        uploads = package_name(which, placement)
+        # Uncached, it is sent along: uploaded, it would be the latest version for all others.
+        source = uploaded(client, uploads, version, follow=True) if version else inline(package)
         parameters = run_parameters(source.spec, config, **places)
-        name = name or package_name(which, placement)
+        name = name or uploads
         added = add(client, job(client, source, parameters, experiment, name, service_account), when, replace)
         typer.echo(f"{name}: {describe(added)}")
 

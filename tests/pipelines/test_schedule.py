@@ -39,11 +39,11 @@ def test_latest_pins_nothing(stub, rgsud) -> None:
     assert "rgsud-training  every 6:00:00, enabled  latest" in rgsud("runs").stdout
 
 
-def test_without_cache_another_version_is_uploaded(stub, rgsud) -> None:
-    rgsud("schedule", *SOURCES, "--every", "6h", "--name", "cached")
-    assert rgsud("schedule", *SOURCES, "--every", "6h", "--name", "uncached", "--no-cache").exit_code == 0
-    first, second = (str(version["pipeline_spec"]) for version in stub.tables["pipeline_version"])
-    assert "'enableCache': True" in first and "'enableCache': True" not in second
+def test_without_cache_the_pipeline_is_sent_along_and_latest_stays_cached(stub, rgsud) -> None:
+    assert rgsud("schedule", *SOURCES, "--every", "6h", "--no-cache").exit_code == 0
+    (sent,) = stub.sent("recurring_run_service_create_recurring_run")
+    assert "'enableCache': True" not in str(sent["pipeline_spec"]) and "pipeline_version" not in stub.tables
+    assert rgsud("runs").stdout.splitlines()[-1].endswith("inline")
 
 
 def test_a_second_schedule_of_a_name_replaces_only_when_asked(stub, rgsud) -> None:
