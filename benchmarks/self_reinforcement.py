@@ -30,15 +30,12 @@ ARMS = {
     "acceptance": {
         "strictly higher": [],
         "margin 0.05": ["reward.margin=0.05"],
-        "margin 0.2": ["reward.margin=0.2"],
         "max_age 500": ["reward.max_age=500"],
     },
     "scorers": {
         "critic": [],
-        **{
-            name: [f"reward.scorer={name}", "reinforcement.rescore=true"]
-            for name in ("critic+decorrelation", "decorrelation", "rain_layer")
-        },
+        "critic+decorrelation": ["reward.scorer=critic+decorrelation", "reinforcement.rescore=true"],
+        "rain_layer": ["reward.scorer=rain_layer", "reinforcement.rescore=true"],
     },
 }
 METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
