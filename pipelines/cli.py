@@ -12,6 +12,7 @@ import typer
 
 from rgsud_lib import __version__
 from rgsud_pipelines.pipeline_commands import pipeline
+from rgsud_pipelines.registry_commands import registry
 
 if TYPE_CHECKING:
     from rgsud_lib.config import Config
@@ -35,6 +36,8 @@ See curves and pictures, then use the model:
 
 The same command on the same --workdir resumes where it was stopped. `rgsud COMMAND --help` tells more.""",
 )
+
+app.add_typer(registry, name="registry")
 
 Preset = Annotated[str, typer.Option(help="demo: 5 minutes on 2 cores, cpu: 30 minutes, paper: published sizes (GPU)")]
 Override = Annotated[
@@ -182,22 +185,30 @@ def export(
 def derain(
     source: Annotated[str, typer.Argument(metavar="IMAGE_OR_DIR", help="s3:// too")],
     target: Annotated[str, typer.Argument(metavar="OUT", help="s3:// too")],
-    model: Annotated[str, typer.Option(help="a .safetensors file, a stage's folder or a workdir; s3:// too")] = RUNS,
+    model: Annotated[
+        str, typer.Option(help="a .safetensors file, a stage's folder, a workdir (s3:// too), models:/rgsud@champion")
+    ] = RUNS,
     tile: Annotated[int, typer.Option(help="larger images are done in tiles of this side, in pixels")] = 512,
     overlap: Annotated[int, typer.Option(help="over which neighbouring tiles are blended, in pixels")] = 32,
     mirror: Annotated[bool, typer.Option("--mirror", help="average with the mirror image: slower, better")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is there already")] = False,
+    workdir: Annotated[str, typer.Option(help="for models:/, where MLFLOW_TRACKING_URI is not set")] = RUNS,
 ) -> None:
     """Remove the rain from a photograph or from all photographs in a folder.
 
     \b
     rgsud derain rainy.jpg clean.png
     rgsud derain my/rain derained --model rgsud-runs
+    rgsud derain my/rain derained --model models:/rgsud@champion
     """
     from rgsud_lib.inference import derain_path
     from rgsud_lib.local_copies import local_source, local_target
     from rgsud_lib.remote import model_path
 
+    if model.startswith("models:/"):
+        from rgsud_lib.registry import model_file
+
+        model = str(model_file(model, workdir))
     with local_source(source) as images, local_target(target, overwrite) as folder:
         for file in derain_path(images, folder, model_path(model), tile, overlap, overwrite, mirror):
             typer.echo(f"{target.rstrip('/')}{str(file).removeprefix(str(folder))}")

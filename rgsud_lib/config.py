@@ -263,6 +263,25 @@ class ExportConfig(Section):
     )
 
 
+class GateConfig(Section):
+    """When a challenger becomes champion, see `docs/registry.md`. All rules must hold."""
+
+    metric: Literal["psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y"] = Field("psnr_rgb", description="decides on pairs")
+    margin: float = Field(
+        0.0, ge=0, description="the interval of the mean gain over the champion must lie above this (the metric's unit)"
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the bootstrap intervals of mean gains")
+    min_images: int = Field(5, ge=3, description="fewer pairs than this do not decide; fewer images at all: hold")
+    judges: tuple[str, ...] = Field(
+        ("niqe", "piqe", "decorrelation"),
+        description="no-reference scores that decide without pairs: two must prefer the challenger, none the champion; "
+        "those that share a member with the reward are not asked",
+    )
+    clean_psnr: float = Field(28.0, ge=0, description="dB that clean images must keep when they are derained")
+    clean_drop: float = Field(0.5, ge=0, description="dB that the challenger may be below the champion there")
+    slowdown: float = Field(2.0, ge=0, description="times the champion's time an image may take; 0: not measured")
+
+
 class Config(Section):
     """The whole tree. `Config().digest()` identifies a result together with the data it was made from."""
 
@@ -278,6 +297,7 @@ class Config(Section):
     reinforcement: ReinforcementConfig = ReinforcementConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
+    gate: GateConfig = GateConfig()
 
     @model_validator(mode="after")
     def usable_scorers(self) -> Config:
@@ -287,14 +307,25 @@ class Config(Section):
                 f"reward.scorer={reward!r} and evaluation.judge={judge!r} share {', '.join(both)}: "
                 "the model was trained to please it; choose another judge"
             )
-        if "critic" in {*parse_scorer(reward), *parse_scorer(judge)} and not self.critic.enabled:
+        members = {member for scorer in (reward, judge, *self.gate_judges) for member in parse_scorer(scorer)}
+        if "critic" in members and not self.critic.enabled:
             raise ValueError("a scorer uses the critic, which is trained in prepare: add --set critic.enabled=true")
         if "tiles" in self.reward.candidates and reward not in MAPPED:
             raise ValueError(
                 f"reward.candidates has 'tiles', but reward.scorer={reward!r} does not say where an output is better; "
                 f"use one of {', '.join(MAPPED)}"
             )
+        if len(self.gate_judges) < 2:
+            raise ValueError(
+                f"gate.judges={','.join(self.gate.judges)} has fewer than two that share nothing with "
+                f"reward.scorer={reward!r}; add another judge, for example rain_layer"
+            )
         return self
+
+    @property
+    def gate_judges(self) -> list[str]:
+        """The gate's judges that the model was not trained to please."""
+        return [judge for judge in self.gate.judges if not shared(judge, self.reward.scorer)]
 
     def digest(self, *sections: str) -> str:
         """First 16 hex digits of the SHA-256 of the named sections (default: all but `preset`)."""

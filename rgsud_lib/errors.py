@@ -21,5 +21,9 @@ class TrainingError(RgsudError):
     """Training cannot go on (repeated non-finite steps, a reward that is constant or NaN)."""
 
 
+class RegistryError(RgsudError):
+    """The model registry cannot be reached, lacks what was asked for, or changed meanwhile."""
+
+
 class Preempted(RgsudError):
     """SIGTERM arrived and the state was saved; the same command resumes. Exit code 143."""

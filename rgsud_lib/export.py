@@ -79,7 +79,7 @@ def export_model(
     write_bytes(onnx, to_onnx(derainer, config.export.opset, provenance))
     difference["onnx"] = _largest_difference(derainer, _onnx_runner(onnx), images)
     if run.run_id is not None:
-        model = save_mlflow_model(onnx, folder / MLFLOW_MODEL, provenance)
+        model = save_mlflow_model(onnx, folder / MLFLOW_MODEL)
         difference["mlflow"] = _largest_difference(derainer, _mlflow_runner(model), images)
     _check_differences(difference, config.export.tolerance)
     parameters = sum(parameter.numel() for parameter in derainer.parameters())
@@ -109,8 +109,11 @@ def to_onnx(derainer: nn.Module, opset: int, metadata: dict[str, str]) -> bytes:
 
 
 @_others_warnings_ignored()
-def save_mlflow_model(onnx: Path, target: Path, metadata: dict[str, str]) -> Path:
-    """An MLflow model (onnx and python_function flavours) with its signature; the weights are a link to `onnx`."""
+def save_mlflow_model(onnx: Path, target: Path) -> Path:
+    """An MLflow model (onnx and python_function flavours) with its signature; the weights are a link to `onnx`.
+
+    Its metadata is the ONNX file's.
+    """
     import mlflow.onnx
     import onnx as onnx_library
     from mlflow.models import ModelSignature
@@ -120,14 +123,15 @@ def save_mlflow_model(onnx: Path, target: Path, metadata: dict[str, str]) -> Pat
         return Schema([TensorSpec(np.dtype(np.float32), (-1, 3, -1, -1), name)])
 
     _remove(target)
+    model = onnx_library.load(onnx)
     mlflow.onnx.save_model(
-        onnx_library.load(onnx),
+        model,
         str(target),
         signature=ModelSignature(inputs=schema(INPUT), outputs=schema(OUTPUT)),
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "onnx", "onnxruntime")],
         save_as_external_data=False,
         onnx_execution_providers=["CPUExecutionProvider"],
-        metadata=metadata,
+        metadata={item.key: item.value for item in model.metadata_props},
     )
     _link_equal(onnx, target / "model.onnx")
     return target
@@ -215,8 +219,10 @@ def _check_differences(difference: dict[str, float], tolerance: float) -> None:
 def _log(folder: Path, run: StageRun) -> None:
     run.log_artifact(folder / "model_card.md")
     if run.run_id is not None:
-        run.log_artifact(folder / MLFLOW_MODEL)
-        run.set_tags({"rgsud.model_uri": f"runs:/{run.run_id}/{MLFLOW_MODEL.name}"})
+        from rgsud_lib.mlflow_models import add_companions
+
+        add_companions(folder, folder / MLFLOW_MODEL)
+        run.log_model(folder / MLFLOW_MODEL)
 
 
 def _link_equal(source: Path, copy: Path) -> None:

@@ -83,7 +83,7 @@ def open_runs(client: MlflowClient, workdir: Path | str, run_key: str, stage: st
     an orchestrator made: a run that has a parent is this stage's own (Kubeflow's MLflow plugin), any other the parent.
     """
     with _locked(workdir):
-        experiment = _experiment(client, workdir)
+        experiment = find_experiment(client, workdir)
         given = _given_run(client)
         old = _unfinished(client, experiment, key, workdir)
         adopted = given is not None and PARENT in given.data.tags
@@ -120,7 +120,8 @@ def _create_database(workdir: Path) -> None:
     os.replace(partial, database)
 
 
-def _experiment(client: MlflowClient, workdir: Path | str) -> str:
+def find_experiment(client: MlflowClient, workdir: Path | str) -> str:
+    """The id of the experiment that the environment names, or of ours, which is created where it is absent."""
     if os.environ.get("MLFLOW_EXPERIMENT_ID"):
         return os.environ["MLFLOW_EXPERIMENT_ID"]
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT

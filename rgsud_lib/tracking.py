@@ -59,6 +59,9 @@ class StageRun:
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy the file (or folder) `path` to the run's artifacts."""
 
+    def log_model(self, folder: Path) -> None:
+        """Make the MLflow model in `folder` a LoggedModel of the run; its id becomes the tag `rgsud.model_id`."""
+
     def log_input(self, name: str, digest: str, source: str, context: str) -> None:
         """Record what the stage read; the digest of the input named "dataset" also becomes a tag."""
 
@@ -106,6 +109,7 @@ class _MlflowRun(StageRun):
         self._last_step: dict[str, int] = {}
         self._images: set[tuple[str, int]] = set()
         self._monitor: Any = None
+        self._model: str | None = None
         self._send(partial(self._open, stage, config, workdir, key))
 
     def log_rows(self, rows: list[dict[str, Any]]) -> None:
@@ -122,6 +126,9 @@ class _MlflowRun(StageRun):
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         self._send(lambda: self._client.log_artifact(self.run_id, str(path), folder))
+
+    def log_model(self, folder: Path) -> None:
+        self._send(partial(self._log_model, folder))
 
     def log_input(self, name: str, digest: str, source: str, context: str) -> None:
         self._send(partial(self._log_input, name, digest, source, context))
@@ -210,6 +217,12 @@ class _MlflowRun(StageRun):
         if name not in self._images:
             self._client.log_image(self.run_id, image, key=key, step=step)
             self._images.add(name)
+
+    def _log_model(self, folder: Path) -> None:
+        from rgsud_lib import mlflow_models
+
+        self._model = self._model or mlflow_models.create_model(self._client, self.run_id, folder)
+        mlflow_models.fill_model(self._client, self.run_id, self._model, folder)
 
     def _log_input(self, name: str, digest: str, source: str, context: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

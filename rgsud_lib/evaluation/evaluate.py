@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,21 +100,32 @@ def prepare_evaluation(
     models: dict[str, nn.Module | None] = {"input": None}
     for name, (stage, file) in MODEL_FILES.items():
         if name != "warm_start" or (folders[stage] / file).is_file():
-            derainer = load_derainer(folders[stage] / file, device)
-            models[name] = Mirrored(derainer) if config.evaluation.mirror else derainer
-    evaluation = Evaluation(config, data, models, [], _cases(data))
+            models[name] = load_model(config, folders[stage] / file, device)
+    evaluation = Evaluation(config, data, models, [], list_cases(data))
     if config.evaluation.mirror:
         evaluation.warnings.append(
             "Every output is the mean over the image and its mirror image (evaluation.mirror); "
             "the exported model does that with `rgsud derain --mirror`."
         )
+    add_scorers(evaluation, (config.evaluation.judge, config.reward.scorer), cache, device)
+    return evaluation
+
+
+def load_model(config: Config, file: Path, device: str) -> nn.Module:
+    """A derainer as it is evaluated: with its mirror image where the configuration says so."""
+    derainer = load_derainer(file, device)
+    return Mirrored(derainer) if config.evaluation.mirror else derainer
+
+
+def add_scorers(evaluation: Evaluation, names: Iterable[str], cache: ScoreCache, device: str) -> None:
+    """Fit the scorers on the clean training images; one that cannot be fitted is a warning."""
+    config, data = evaluation.config, evaluation.data
     clean = data.images("clean", "train")
-    for name in (config.evaluation.judge, config.reward.scorer):
+    for name in names:
         try:
             evaluation.scorers.append(CachedScorer(build_scorer(name, config, clean, data.critic, device), cache))
         except DataError as error:
             evaluation.warnings.append(f"No {name} scores: {error}")
-    return evaluation
 
 
 def score_case(evaluation: Evaluation, case: Case) -> None:
@@ -154,7 +166,8 @@ def flat_metrics(summary: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _cases(data: Dataset) -> list[Case]:
+def list_cases(data: Dataset) -> list[Case]:
+    """The pairs, then the held-back rainy images."""
     seen = data.manifest.transductive()
     pairs = [Case("pairs", pair.rainy, pair.name, pair.clean, pair.rainy in seen) for pair in data.manifest.pairs]
     held_back = [Case("held_back_rainy", record.id, record.name) for record in data.select("rainy", "validation")]

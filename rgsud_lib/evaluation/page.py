@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 
-def render_page(package: str, **content: Any) -> str:
-    """Fill report.html of `package`, which extends page.html; every value is escaped, a missing one is an error."""
+def render_page(package: str, template: str = "report.html", **content: Any) -> str:
+    """Fill the template of `package`, which extends page.html; every value is escaped, a missing one is an error."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     loader = ChoiceLoader([PackageLoader(name, ".") for name in (package, "rgsud_lib.evaluation")])
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("report.html").render(**content)
+    return environment.get_template(template).render(**content)

@@ -1,0 +1,24 @@
+"""A challenger that passed the gate becomes the champion of the model registry."""
+
+from kfp import dsl
+
+from rgsud_components._image import image
+
+
+@dsl.component(base_image=image(), install_kfp_package=False)
+def promotion(config: str, workdir: str, exported: dsl.Input[dsl.Model]):
+    """Move the aliases champion and previous; refused if the champion changed after the gate. Never cached.
+
+    Args:
+        config: The configuration tree as a JSON document.
+        workdir: Where the embedded MLflow database lies, if no tracking server is set.
+        exported: Bundle of kind "export", registered by the gate.
+    """
+    from pathlib import Path
+
+    from rgsud_lib import promotion
+    from rgsud_lib.config import parse_config
+    from rgsud_lib.task import task
+
+    with task("promotion"):
+        promotion.promote_exported(parse_config(config), Path(exported.path), Path(workdir))

@@ -1,0 +1,58 @@
+"""The exported derainer among MLflow's LoggedModels: logged by the explicit client, found again by its bundle.
+
+`Model.log` of MLflow would do it through its global run and tracking address (see `mlflow_store`). Needs mlflow.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from mlflow.entities import LoggedModelOutput
+from mlflow.models import Model
+from mlflow.tracking import MlflowClient
+
+NAME = "derainer"
+MODEL_ID, BUNDLE_DIGEST = "rgsud.model_id", "rgsud.bundle_digest"
+COMPANIONS = ("*.safetensors", "model_card.md")  # what `rgsud derain` reads, and what a person reads
+
+
+def add_companions(exported: Path, model: Path) -> None:
+    """Put an export's safetensors file and model card into the folder of its MLflow model, as links where possible."""
+    for source in (path for pattern in COMPANIONS for path in sorted(exported.glob(pattern))):
+        copy = model / source.name
+        copy.unlink(missing_ok=True)
+        try:
+            os.link(source, copy)
+        except OSError:
+            shutil.copy2(source, copy)
+
+
+def create_model(client: MlflowClient, run_id: str, folder: Path) -> str:
+    """An empty LoggedModel of the run for the MLflow model in `folder`; returns its id."""
+    experiment = client.get_run(run_id).info.experiment_id
+    tags = {f"rgsud.{name}": str(value) for name, value in (Model.load(str(folder)).metadata or {}).items()}
+    return client.create_logged_model(experiment, NAME, run_id, tags, model_type=NAME).model_id
+
+
+def fill_model(client: MlflowClient, run_id: str, model_id: str, folder: Path) -> None:
+    """Upload the files, whose MLmodel learns its ids, and link run and model; doing it again changes nothing."""
+    location = client.get_logged_model(model_id).artifact_location
+    description = Model.load(str(folder))
+    description.model_id = description.model_uuid = model_id
+    description.run_id, description.artifact_path = run_id, location
+    description.save(str(folder / "MLmodel"))
+    client.log_model_artifacts(model_id, str(folder))
+    outputs = client.get_run(run_id).outputs
+    if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    client.finalize_logged_model(model_id, "READY")
+    client.set_tag(run_id, MODEL_ID, model_id)
+
+
+def find_logged_model(client: MlflowClient, experiment: str, bundle_digest: str) -> str | None:
+    """The id of the LoggedModel of the newest run that made this export bundle, None where no run logged it."""
+    query = f"tags.`{BUNDLE_DIGEST}` = '{bundle_digest}'"
+    runs = client.search_runs([experiment], query, order_by=["attributes.start_time DESC"])
+    return next((run.data.tags[MODEL_ID] for run in runs if MODEL_ID in run.data.tags), None)
