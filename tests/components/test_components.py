@@ -15,14 +15,14 @@ import rgsud_components
 
 ROOT = Path(rgsud_components.__file__).parent
 NAMES = sorted(path.parent.name for path in ROOT.glob("*/component.py"))
-TYPES = {"String": "str", "system.Dataset": "Dataset", "system.Model": "Model", "system.Artifact": "Artifact"}
+TYPES = {"String": "str"} | {f"system.{kind}": kind for kind in ("Dataset", "Model", "Artifact", "HTML")}
 
 
 def signature(name: str) -> tuple[dict[str, str], dict[str, str]]:
     spec = load(name).component_spec
     sides = []
     for ports in (spec.inputs, spec.outputs):
-        sides.append({port: TYPES[described.type.split("@")[0]] for port, described in ports.items()})
+        sides.append({port: TYPES[described.type.split("@")[0]] for port, described in (ports or {}).items()})
     return sides[0], sides[1]
 
 
@@ -30,8 +30,9 @@ def load(name: str):
     return getattr(importlib.import_module(f"rgsud_components.{name}.component"), name)
 
 
-def test_there_is_one_component_for_each_stage() -> None:
-    assert NAMES == ["data_prep", "evaluation", "export", "reward_recycling", "sr_training"]
+def test_there_is_one_component_for_each_step() -> None:
+    stages = ["data_prep", "evaluation", "export", "reward_recycling", "sr_training"]
+    assert sorted([*stages, "promotion", "promotion_gate"]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,6 +49,8 @@ def test_readme_matches_the_signature_and_the_docstring(name: str) -> None:
     sections = dict(re.findall(r"^## (Inputs|Outputs)\n\n(.*?)(?:\n\n|\Z)", readme, flags=re.M | re.S))
     documented = docstring_parser.parse(load(name).python_func.__doc__)
     meaning = {parameter.arg_name: " ".join(parameter.description.split()) for parameter in documented.params}
+    if documented.returns:
+        meaning["Output"] = documented.returns.description
     for title, ports in zip(("Inputs", "Outputs"), signature(name), strict=True):
         rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", sections[title], flags=re.M)
         assert rows == [(port, kind, meaning[port]) for port, kind in ports.items()]

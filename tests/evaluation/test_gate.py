@@ -71,7 +71,7 @@ TABLE = [
     ("unpaired, equal", scores(None), scores(None), False, "0 of 3 judges say so, 0 the contrary"),
     ("unpaired, two judges", scores(None, 3.0, 28.0, wobble=1), scores(None), True, "2 of 3 judges say so"),
     ("unpaired, one judge", scores(None, 3.0, wobble=1), scores(None), False, "1 of 3 judges say so"),
-    ("unpaired, one objects", scores(None, 3.0, 28.0, 0.1), scores(None), False, "2 of 3 judges say so, 1 the contrary"),
+    ("unpaired, one objects", scores(None, 3.0, 28.0, 0.1), scores(None), False, "2 of 3 judges say so, 1 the con"),
     ("unpaired, reward only", scores(None, reward=0.9), scores(None), False, "0 of 3 judges say so"),
 ]
 
