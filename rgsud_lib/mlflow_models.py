@@ -1,6 +1,6 @@
 """The exported derainer among MLflow's LoggedModels: logged by the explicit client, found again by its bundle.
 
-`Model.log` of MLflow would do it through its global run and tracking address (see `mlflow_store`). Needs mlflow.
+`Model.log` of MLflow would do it through its global run and tracking address (see `mlflow_store`).
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlflow.entities import LoggedModelOutput
-from mlflow.models import Model
-from mlflow.tracking import MlflowClient
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 NAME = "derainer"
 MODEL_ID, BUNDLE_DIGEST = "rgsud.model_id", "rgsud.bundle_digest"
@@ -31,6 +31,8 @@ def add_companions(exported: Path, model: Path) -> None:
 
 def create_model(client: MlflowClient, run_id: str, folder: Path) -> str:
     """An empty LoggedModel of the run for the MLflow model in `folder`; returns its id."""
+    from mlflow.models import Model
+
     experiment = client.get_run(run_id).info.experiment_id
     tags = {f"rgsud.{name}": str(value) for name, value in (Model.load(str(folder)).metadata or {}).items()}
     return client.create_logged_model(experiment, NAME, run_id, tags, model_type=NAME).model_id
@@ -38,6 +40,9 @@ def create_model(client: MlflowClient, run_id: str, folder: Path) -> str:
 
 def fill_model(client: MlflowClient, run_id: str, model_id: str, folder: Path) -> None:
     """Upload the files, whose MLmodel learns its ids, and link run and model; doing it again changes nothing."""
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
     location = client.get_logged_model(model_id).artifact_location
     description = Model.load(str(folder))
     description.model_id = description.model_uuid = model_id

@@ -24,13 +24,13 @@ class Recorder(StageRun):
     def __init__(self) -> None:
         self.run_id = "abc"
         self.artifacts: list[Path] = []
-        self.tags: dict[str, str] = {}
+        self.models: list[Path] = []
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         self.artifacts.append(path)
 
-    def set_tags(self, tags: dict[str, str]) -> None:
-        self.tags |= tags
+    def log_model(self, folder: Path) -> None:
+        self.models.append(folder)
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +81,8 @@ def test_mlflow_model_has_a_signature_and_predicts(exported: tuple[Path, dict, R
 
     folder, facts, run = exported
     assert facts["max_difference"]["mlflow"] < 1e-5
-    assert run.artifacts == [folder / "model_card.md", folder / MLFLOW_MODEL]
-    assert run.tags == {"rgsud.model_uri": "runs:/abc/model"}
+    assert run.artifacts == [folder / "model_card.md"]
+    assert run.models == [folder / MLFLOW_MODEL]
     loaded = mlflow.pyfunc.load_model(str(folder / MLFLOW_MODEL))
     taken, given = loaded.metadata.signature.inputs.inputs[0], loaded.metadata.signature.outputs.inputs[0]
     assert (taken.name, taken.shape, taken.type) == ("rainy", (-1, 3, -1, -1), np.dtype(np.float32))
@@ -93,6 +93,8 @@ def test_mlflow_model_has_a_signature_and_predicts(exported: tuple[Path, dict, R
 def test_weights_lie_once_and_the_bundle_holds_no_hidden_copy(exported: tuple[Path, dict, Recorder]) -> None:
     folder, _, _ = exported
     assert os.path.samefile(folder / "rgsud-derainer.onnx", folder / MLFLOW_MODEL / "model.onnx")
+    for name in ("rgsud-derainer.safetensors", "model_card.md"):  # for `rgsud derain --model models:/...`
+        assert os.path.samefile(folder / name, folder / MLFLOW_MODEL / name)
     bundle = seal(folder, "export", "0")
     assert set(bundle.files) == {"rgsud-derainer.safetensors", "rgsud-derainer.onnx", "model_card.md"}
 

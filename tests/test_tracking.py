@@ -143,6 +143,36 @@ def test_a_finished_stage_that_is_done_over_gets_a_run_of_its_own(workdir: Path,
     assert all(curve(workdir, run_id) == [(1, 0.1), (2, 0.2), (3, 0.3)] for run_id in runs)
 
 
+def test_a_model_is_linked_with_its_run_once_however_often_it_is_sent(
+    workdir: Path, config: Config, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    from mlflow.models import Model
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    Model(metadata={"weights_digest": "w"}).save(str(folder / "MLmodel"))
+    (folder / "model.onnx").write_bytes(b"weights")
+    original, calls = MlflowClient.finalize_logged_model, []
+
+    def finalize(self, *arguments, **named):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise MlflowException("the server is away")
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "finalize_logged_model", finalize)
+    with listen(caplog), tracking.stage_run("export", config, workdir, "k1") as run:
+        run.log_model(folder)
+    store = client(workdir)
+    (output,) = store.get_run(run.run_id).outputs.model_outputs
+    model = store.get_logged_model(output.model_id)
+    assert (model.status, model.source_run_id, model.tags["rgsud.weights_digest"]) == ("READY", run.run_id, "w")
+    assert store.get_run(run.run_id).data.tags["rgsud.model_id"] == model.model_id
+    stored = Path(model.artifact_location.removeprefix("file://").replace("%20", " "))
+    assert sorted(path.name for path in stored.iterdir()) == ["MLmodel", "model.onnx"]
+    assert Model.load(str(stored)).model_id == model.model_id
+
+
 def test_another_configuration_of_an_unfinished_stage_does_not_raise(workdir: Path, config: Config) -> None:
     """MLflow refuses a second value of a parameter; evaluation settings are not part of a training's key."""
     with pytest.raises(Preempted), tracking.stage_run("recycle", config, workdir, "k1"):
