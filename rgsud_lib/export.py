@@ -29,6 +29,7 @@ from rgsud_lib.errors import BundleError
 from rgsud_lib.evaluation.verdict import GROUPS, decimals, label, shown_metrics, transductive_note
 from rgsud_lib.files import write_bytes
 from rgsud_lib.inference import load_derainer, save_derainer, weights_digest
+from rgsud_lib.scorer_names import licences
 from rgsud_lib.tracking import StageRun
 
 NAME = "rgsud-derainer"
@@ -159,6 +160,7 @@ def model_card(config: Config, data: Dataset, summary: dict[str, Any], facts: di
         facts=facts,
         label=label,
         shown_metrics=shown_metrics,
+        licences=licences(config.reward.scorer, config.evaluation.judge),
         decimals=decimals,
         sizes=COMPARED_SIZES,
     )

@@ -196,6 +196,8 @@ def model_file(address: str, workdir: Path) -> Path:
 
 def _shortened(card: str) -> str:
     """The model card as a description: whole sections, as many as the database takes."""
+    if len(card) <= DESCRIPTION_LENGTH:
+        return card
     note = "\n\n*The whole card is `model_card.md` among the model's files.*"
     sections = card.split("\n## ")
     while len("\n## ".join(sections)) > DESCRIPTION_LENGTH - len(note) and len(sections) > 1:

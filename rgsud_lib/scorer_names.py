@@ -14,6 +14,12 @@ KNOWN = ("clip_iqa", "critic", "daclip", "decorrelation", "niqe", "piqe", "rain_
 DOWNLOADED = ("clip_iqa", "daclip")  # besides pyiqa's: need weights that do not come with the project
 MAPPED = ("critic", "rain_layer")  # say where an output is better, not only whether
 PYIQA = "pyiqa:"
+OURS = "this project's code, no foreign weights"
+LICENCES = {
+    "clip_iqa": "this project's code; OpenAI's CLIP weights, MIT",
+    "daclip": "this project's code; the checkpoint's licence is stated where it is published",
+    PYIQA: "pyiqa, PolyForm Noncommercial 1.0.0; many of its metrics and weights have licences of their own",
+}
 TWINS = {"pyiqa:niqe": "niqe", "pyiqa:piqe": "piqe", "pyiqa:clipiqa": "clip_iqa"}
 
 
@@ -43,6 +49,12 @@ def shared(first: str, second: str) -> list[str]:
     """The scorers that are in both, pyiqa's versions of ours counted as ours."""
     names = [{TWINS.get(name, name) for name in parse_scorer(text)} for text in (first, second)]
     return sorted(names[0] & names[1])
+
+
+def licences(*scorers: str) -> dict[str, str]:
+    """The licence of each member of these scorers, code and weights, by its name."""
+    members = dict.fromkeys(member for text in scorers for member in parse_scorer(text))
+    return {name: LICENCES.get(PYIQA if name.startswith(PYIQA) else name, OURS) for name in members}
 
 
 def _weight(text: str, scorer: str) -> float:

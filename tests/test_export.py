@@ -104,13 +104,16 @@ def test_model_card_tells_the_runs_facts(mini_run, evaluation: Path, exported: t
     metrics = json.loads((evaluation / "metrics.json").read_text())
     assert f"**Transductive: {metrics['pairs']['transductive']} of 3 rainy inputs were trained on.**" in card
     line = next(line for line in card.splitlines() if line.startswith("| stage 2 (this model)"))
-    assert f"| {metrics['pairs']['mean']['reinforced']['psnr_rgb']:.2f} |" in line
+    low, high = metrics["pairs"]["interval"]["reinforced"]["psnr_rgb"]
+    assert f"| {metrics['pairs']['mean']['reinforced']['psnr_rgb']:.2f} ({low:.2f} to {high:.2f}) |" in line
+    assert "- rain_layer: this project's code, no foreign weights" in card
     header = next(line for line in card.splitlines() if line.startswith("| model"))
     assert "PSNR RGB ↑" in header
     assert "rain_layer ↑ (was the reward)" in header
     assert exported[1]["weights_digest"] in card
     assert json.loads((mini_run.dataset / "bundle.json").read_text())["digest"] in card
     lines = card.splitlines()
+    assert lines[0] == "# RGSUD derainer"
     # A Markdown table is header, rule and rows without a blank line between them.
     for number, text in enumerate(lines):
         if text.startswith("|---"):

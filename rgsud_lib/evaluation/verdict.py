@@ -6,9 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
+from rgsud_lib.evaluation.bootstrap import mean_interval
 from rgsud_lib.evaluation.metrics import METRICS
 
 FEW_IMAGES = 10
+LEAST_FOR_INTERVAL = 3  # fewer images say nothing about how far their mean may be off
 TIE_DB = 0.05  # a smaller difference of mean PSNR is called a tie
 GROUPS = ("pairs", "held_back_rainy")
 LABELS = {
@@ -126,14 +130,17 @@ def _count(summary: dict[str, Any], group: str) -> str:
 
 
 def _means(rows: Sequence[dict[str, Any]], models: Sequence[str], metrics: Iterable[str]) -> dict[str, Any]:
-    """Mean of each metric over the images that have it; a metric that no image has is left out."""
+    """Mean of each metric over the images that have it, with its 95 % interval; one that no image has is left out."""
     mean: dict[str, dict[str, float]] = {model: {} for model in models}
+    interval: dict[str, dict[str, tuple[float, float]]] = {model: {} for model in models}
     for model in models:
         for name in metrics:
             values = [row[name] for row in rows if row["model"] == model and name in row]
             if values:
                 mean[model][name] = math.fsum(values) / len(values)
-    return {"count": sum(row["model"] == models[0] for row in rows), "mean": mean}
+                if len(values) >= LEAST_FOR_INTERVAL:
+                    interval[model][name] = mean_interval(np.array(values), 0.95)
+    return {"count": sum(row["model"] == models[0] for row in rows), "mean": mean, "interval": interval}
 
 
 def _warnings(summary: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[str]:

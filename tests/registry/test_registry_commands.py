@@ -1,0 +1,54 @@
+"""`rgsud registry list | promote | rollback` and `rgsud derain --model models:/...`, in this process for speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from rgsud_lib import promotion
+from rgsud_lib.errors import RegistryError
+from rgsud_lib.task import explain
+from rgsud_pipelines.cli import app
+
+
+def rgsud(*arguments: str, workdir: Path) -> str:
+    result = CliRunner().invoke(app, [*arguments, "--workdir", str(workdir)])
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+def test_list_promote_derain_and_roll_back(config, gate_dataset: Path, make_export, workdir: Path, tmp_path) -> None:
+    for darken in (0.024, 0.1):
+        promotion.promotion_gate(config, gate_dataset, make_export(darken), workdir)
+    assert rgsud("registry", "promote", "challenger", "--why", "try it", workdir=workdir) == (
+        "version 2 is the champion (before: none)\n"
+    )
+    rgsud("registry", "promote", "1", workdir=workdir)
+    listed = rgsud("registry", "list", workdir=workdir)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in listed.splitlines() if line.startswith("│")]
+    assert [row[:2] for row in rows] == [["2", "previous"], ["1", "champion"]]
+    assert [row[-1] for row in rows] == ["hold", "promote"]
+    assert "2 -> 1  by " in listed and "none -> 2  by " in listed and ": try it" in listed
+
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (40, 30), (128, 128, 128)).save(tmp_path / "in" / "grey.png")
+    rgsud("derain", str(tmp_path / "in"), str(tmp_path / "out"), "--model", "models:/rgsud@champion", workdir=workdir)
+    with Image.open(tmp_path / "out" / "grey.png") as image:
+        assert image.getpixel((20, 15)) == (122, 122, 122), "0.024 darker"
+    assert rgsud("registry", "rollback", workdir=workdir) == "version 2 is the champion again\n"
+
+
+def test_help_teaches() -> None:
+    text = CliRunner().invoke(app, ["registry", "--help"]).output
+    assert "rgsud registry rollback --why" in text and "models:/rgsud@champion" in text
+
+
+def test_a_workdir_without_runs_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="no registry in .*mlflow.db is missing there.; run `rgsud run` first"):
+        rgsud("registry", "list", workdir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert explain(RegistryError("x")) == (2, "x")
