@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,9 +24,9 @@ By hand:
 
 The registry is MLFLOW_TRACKING_URI where that is set, else the database in --workdir.""",
 )
-Workdir = Annotated[Path, typer.Option(help="of the runs, where MLFLOW_TRACKING_URI is not set")]
+Workdir = Annotated[str, typer.Option(help="of the runs, where MLFLOW_TRACKING_URI is not set")]
 Why = Annotated[str, typer.Option(help="kept with the promotion, beside who and when")]
-RUNS = Path("rgsud-runs")
+RUNS = "rgsud-runs"
 
 
 @registry.command("list")
@@ -82,13 +81,14 @@ def rollback(why: Why = "rolled back by hand", workdir: Workdir = RUNS) -> None:
     typer.echo(f"version {rollback(_open(workdir), why)} is the champion again")
 
 
-def _open(workdir: Path) -> Registry:
+def _open(workdir: str) -> Registry:
     import os
 
     from rgsud_lib.errors import RegistryError
     from rgsud_lib.registry import Registry
+    from rgsud_lib.remote import local_root
 
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not (workdir / "mlflow.db").exists():
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not (local_root(workdir) / "mlflow.db").exists():
         raise RegistryError(f"no registry in {workdir} (mlflow.db is missing there); run `rgsud run` first")
     return Registry.open(workdir)
 

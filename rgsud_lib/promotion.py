@@ -18,29 +18,35 @@ from rgsud_lib.evaluation.gate import Verdict, decide, hold
 from rgsud_lib.files import write_bytes, write_json
 from rgsud_lib.promotion_log import NONE, promote, settle
 from rgsud_lib.registry import CHAMPION, WEIGHTS, Registry
+from rgsud_lib.remote import local_root, open_anywhere, pulled
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+
+    from rgsud_lib.data.manifest import Dataset
 
 logger = logging.getLogger("rgsud")
 DECISION, AGAINST, REASONS, GATE_RUN = "rgsud.gate", "rgsud.gate_against", "rgsud.gate_reasons", "rgsud.gate_run_id"
 REASONS_LENGTH = 1000  # characters of a tag; verdict.json has all
 
 
-def promotion_gate(config: Config, dataset: Path, exported: Path, workdir: Path) -> str:
+def promotion_gate(config: Config, dataset: Path | str, exported: Path | str, workdir: Path | str) -> str:
     """Register the export as challenger, compare it with the champion on the same images: "promote" or "hold".
 
-    The verdict is the MLflow run "gate", tags of the version, and `WORKDIR/gate/`. Without a registry: "hold".
+    The verdict is the MLflow run "gate", tags of the version, and `WORKDIR/gate/` (of the node's cache for a workdir in
+    S3). Without a registry: "hold". The bundles may be `s3://` addresses.
     """
-    bundle = open_bundle(exported, "export")
-    key = digest_of({"gate": config.digest("gate"), "export": bundle.digest, "dataset": open_bundle(dataset).digest})
-    folder = Path(workdir) / "gate"
+    from rgsud_lib.data.manifest import Dataset
+
+    bundle, data = open_bundle(pulled(exported), "export"), Dataset.open(pulled(dataset))
+    key = digest_of({"gate": config.digest("gate"), "export": bundle.digest, "dataset": data.digest})
+    folder = local_root(workdir) / "gate"
     folder.mkdir(parents=True, exist_ok=True)
-    with tracking.stage_run("gate", config, Path(workdir), key) as run:
-        run.log_input("dataset", open_bundle(dataset).digest, source=str(workdir), context="gate")
+    with tracking.stage_run("gate", config, workdir, key) as run:
+        run.log_input("dataset", data.digest, source=str(workdir), context="gate")
         run.log_input("export", bundle.digest, source=str(workdir), context="gate")
         try:
-            verdict = _judge(config, dataset, bundle, Path(workdir), folder, run)
+            verdict = _judge(config, data, bundle, workdir, run)
         except RegistryError as error:
             verdict = hold("registry", str(error))
         write_json(folder / "verdict.json", verdict.document())
@@ -50,13 +56,13 @@ def promotion_gate(config: Config, dataset: Path, exported: Path, workdir: Path)
     return verdict.decision
 
 
-def promote_exported(config: Config, exported: Path, workdir: Path) -> None:
+def promote_exported(exported: Path | str, workdir: Path | str) -> None:
     """Make the export's version the champion, as its gate decided.
 
     Raises RegistryError: not registered, not passed, or the champion is another than the gate compared with.
     """
-    bundle = open_bundle(exported, "export")
-    registry = Registry.open(Path(workdir))
+    bundle = open_anywhere(exported, "export")
+    registry = Registry.open(workdir)
     version = registry.registered(bundle.digest)
     if version is None or version.tags.get(DECISION) != "promote":
         state = "was never registered" if version is None else f"has the verdict {version.tags.get(DECISION)!r}"
@@ -66,14 +72,12 @@ def promote_exported(config: Config, exported: Path, workdir: Path) -> None:
     logger.info("promotion: version %s is the champion at %s", version.version, registry.address)
 
 
-def _judge(
-    config: Config, dataset: Path, bundle: Bundle, workdir: Path, folder: Path, run: tracking.StageRun
-) -> Verdict:
-    from rgsud_lib.data.manifest import Dataset
+def _judge(config: Config, data: Dataset, bundle: Bundle, workdir: Path | str, run: tracking.StageRun) -> Verdict:
     from rgsud_lib.evaluation.contest import hold_contest
     from rgsud_lib.evaluation.gate_page import gate_page
     from rgsud_lib.rewards.cache import ScoreCache
 
+    folder = local_root(workdir) / "gate"
     registry = Registry.open(workdir)
     settle(registry)
     version = _register(registry, config, bundle, run)
@@ -84,7 +88,7 @@ def _judge(
     if champion is not None:
         models["champion"] = registry.fetch(registry.find(champion))
     with ScoreCache(folder / "scores.sqlite") as cache:
-        contest, evaluation = hold_contest(config, Dataset.open(dataset), models, cache)
+        contest, evaluation = hold_contest(config, data, models, cache)
         verdict = decide(config.gate, contest)
         page = gate_page(evaluation, contest, verdict, str(version.version), champion)
     write_bytes(folder / "verdict.html", page.encode())

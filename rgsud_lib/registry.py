@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
 from rgsud_lib.errors import RegistryError
+from rgsud_lib.remote import cache_folder
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -58,7 +59,7 @@ class Registry:
         self.experiment = experiment
 
     @classmethod
-    def open(cls, workdir: Path) -> Registry:
+    def open(cls, workdir: Path | str) -> Registry:
         """The registry at MLFLOW_TRACKING_URI, else in the workdir's database. RegistryError where there is none."""
         if reason := unavailable():
             raise RegistryError(f"{reason}; set MLFLOW_TRACKING_URI or give the --workdir of a tracked run")
@@ -172,7 +173,7 @@ class Registry:
             if not file.is_file():
                 raise RegistryError(f"{NAME} {version.version} has no file {file}; export and register it again")
             return file
-        cache = Path(os.environ.get("RGSUD_CACHE") or "~/.cache/rgsud").expanduser() / "models"
+        cache = cache_folder() / "models"
         file = cache / f"{version.tags.get(WEIGHTS_DIGEST) or version.run_id}.safetensors"
         if not file.is_file():
             from mlflow.artifacts import download_artifacts
@@ -185,7 +186,7 @@ class Registry:
         return file
 
 
-def model_file(address: str, workdir: Path) -> Path:
+def model_file(address: str, workdir: Path | str) -> Path:
     """`models:/rgsud@champion` or `models:/rgsud/3` to a local safetensors file. Raises RegistryError."""
     name, separator, which = address.removeprefix("models:/").replace("@", "/", 1).partition("/")
     if name != NAME or not separator or not which:

@@ -14,11 +14,8 @@ def promotion(config: str, workdir: str, exported: dsl.Input[dsl.Model]):
         workdir: Where the embedded MLflow database lies, if no tracking server is set.
         exported: Bundle of kind "export", registered by the gate.
     """
-    from pathlib import Path
-
     from rgsud_lib import promotion
-    from rgsud_lib.config import parse_config
-    from rgsud_lib.task import task
+    from rgsud_lib.task import fetch, task
 
     with task("promotion"):
-        promotion.promote_exported(parse_config(config), Path(exported.path), Path(workdir))
+        promotion.promote_exported(fetch(exported), workdir)

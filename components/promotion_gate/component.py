@@ -18,11 +18,9 @@ def promotion_gate(config: str, workdir: str, dataset: dsl.Input[dsl.Dataset], e
     Returns:
         "promote" or "hold".
     """
-    from pathlib import Path
-
     from rgsud_lib import promotion
     from rgsud_lib.config import parse_config
-    from rgsud_lib.task import task
+    from rgsud_lib.task import fetch, task
 
     with task("promotion_gate"):
-        return promotion.promotion_gate(parse_config(config), Path(dataset.path), Path(exported.path), Path(workdir))
+        return promotion.promotion_gate(parse_config(config), fetch(dataset), fetch(exported), workdir)

@@ -31,15 +31,15 @@ def test_first_better_worse_and_back(config, gate_dataset: Path, make_export, wo
     assert gate(weak) == "promote"
     registry = Registry.open(workdir)
     assert registry.aliases() == {"challenger": "1"}, "the gate decides, the promotion acts"
-    promotion.promote_exported(config, weak, workdir)
+    promotion.promote_exported(weak, workdir)
     assert registry.aliases() == {"champion": "1"}
     assert gate(good) == "promote"
-    promotion.promote_exported(config, good, workdir)
-    promotion.promote_exported(config, good, workdir)  # a retried task
+    promotion.promote_exported(good, workdir)
+    promotion.promote_exported(good, workdir)  # a retried task
     assert registry.aliases() == {"champion": "2", "previous": "1"}
     assert gate(bad) == "hold"
     with pytest.raises(RegistryError, match="has the verdict 'hold' at sqlite"):
-        promotion.promote_exported(config, bad, workdir)
+        promotion.promote_exported(bad, workdir)
     assert registry.aliases() == {"champion": "2", "previous": "1", "challenger": "3"}
     verdict = json.loads((workdir / "gate" / "verdict.json").read_text())
     assert {check["rule"]: check["passed"] for check in verdict["checks"]} == {
@@ -95,7 +95,7 @@ def test_a_version_is_linked_to_its_model_and_run_and_says_what_it_was_made_from
 def test_the_champion_is_loaded_from_the_registry(config, gate_dataset: Path, make_export, workdir: Path) -> None:
     export = make_export(0.024)
     promotion.promotion_gate(config, gate_dataset, export, workdir)
-    promotion.promote_exported(config, export, workdir)
+    promotion.promote_exported(export, workdir)
     picture = torch.rand(1, 3, 20, 30)
     with torch.no_grad():
         expected = load_derainer(export)(picture)
@@ -113,11 +113,11 @@ def test_a_champion_that_changed_after_the_gate_is_not_replaced(
     first, second = make_export(0.02), make_export(0.022)
     for export in (first, second):
         assert promotion.promotion_gate(config, gate_dataset, export, workdir) == "promote"
-    promotion.promote_exported(config, first, workdir)
+    promotion.promote_exported(first, workdir)
     with pytest.raises(RegistryError, match="version 2 was compared with champion none, but the champion is 1 by now"):
-        promotion.promote_exported(config, second, workdir)
+        promotion.promote_exported(second, workdir)
     assert promotion.promotion_gate(config, gate_dataset, second, workdir) == "promote"
-    promotion.promote_exported(config, second, workdir)
+    promotion.promote_exported(second, workdir)
     assert Registry.open(workdir).aliases() == {"champion": "2", "previous": "1"}
 
 
@@ -151,7 +151,7 @@ def test_without_a_registry_the_gate_holds_and_says_why(
     verdict = json.loads((tmp_path / "w" / "gate" / "verdict.json").read_text())
     assert reason in verdict["reasons"][0]
     with pytest.raises(RegistryError):
-        promotion.promote_exported(config, export, tmp_path / "w")
+        promotion.promote_exported(export, tmp_path / "w")
 
 
 def test_promoting_by_hand_is_logged_too(config, gate_dataset: Path, make_export, workdir: Path, monkeypatch) -> None:
