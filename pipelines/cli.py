@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rgsud_lib import __version__
+from rgsud_pipelines.new_data_commands import new_data
 from rgsud_pipelines.pipeline_commands import pipeline
 from rgsud_pipelines.registry_commands import registry
 
@@ -250,6 +251,9 @@ def audit_rewards(
     names = [name.strip() for name in scorers.split(",") if name.strip()]
     typer.echo(summary_table(audit(config, pairs, clean, models, candidates or [], names, root, folder)))
     typer.echo(f"\nreport  {folder / 'report.html'}")
+
+
+app.command("new-data")(new_data)
 
 
 @app.command()

@@ -282,6 +282,33 @@ class GateConfig(Section):
     slowdown: float = Field(2.0, ge=0, description="times the champion's time an image may take; 0: not measured")
 
 
+class RetrainingConfig(Section):
+    """When new rain is worth a training, and what that training keeps of the last model's."""
+
+    min_new_images: int = Field(50, ge=1, description="this many new rainy images are worth a training")
+    drift_p_value: float = Field(
+        0.01, ge=0, lt=1, description="fewer are, where the drift test's p-value is at most this; 0: never"
+    )
+    max_age_days: float = Field(90, gt=0, description="any are, where the last model is older than this")
+    sample: int = Field(200, ge=10, le=2000, description="images the drift test looks at, of each side at most")
+    keep_split: bool = Field(
+        False, description="images of the last model's dataset stay in training or held back, as they were"
+    )
+    warm_start_from_champion: bool = Field(
+        False, description="stage 1 starts from the last model's networks, in place of drawn rain"
+    )
+    reuse_pool: bool = Field(False, description="stage 1 starts from the last model's rewards of images still there")
+
+    @model_validator(mode="after")
+    def clean_evaluation(self) -> RetrainingConfig:
+        if (self.warm_start_from_champion or self.reuse_pool) and not self.keep_split:
+            raise ValueError(
+                "warm_start_from_champion and reuse_pool bring in what was learnt from the last model's training "
+                "images, which must not be held back now: add --set retraining.keep_split=true"
+            )
+        return self
+
+
 class Config(Section):
     """The whole tree. `Config().digest()` identifies a result together with the data it was made from."""
 
@@ -298,6 +325,7 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
     gate: GateConfig = GateConfig()
+    retraining: RetrainingConfig = RetrainingConfig()
 
     @model_validator(mode="after")
     def usable_scorers(self) -> Config:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from rgsud_lib.data.manifest import Duplicate, ImageRecord, Quarantined
+from rgsud_lib.data.manifest import Duplicate, ImageRecord, Quarantined, Split
 from rgsud_lib.data.phash import as_words, distances, nearest, scenes
+from rgsud_lib.errors import DataError
 
 
 def drop_duplicates(records: Sequence[ImageRecord], bits: int) -> tuple[list[ImageRecord], list[Duplicate]]:
@@ -47,27 +48,50 @@ def refuse_leaks(
 
 
 def split_scenes(
-    records: Sequence[ImageRecord], fraction: float, scene_bits: int, seed: int
+    records: Sequence[ImageRecord], fraction: float, scene_bits: int, seed: int, earlier: Sequence[ImageRecord] = ()
 ) -> tuple[list[ImageRecord], bool]:
     """Give whole scenes to "validation" until `fraction` of the images is reached (at least 1, and 1 left to train).
 
-    A pure function of content ids and seed. Second result: False where one scene is all there is, so
-    that it had to be cut through.
+    A pure function of content ids, seed and `earlier`, the records of datasets before this one: their images keep
+    their side and pass it on to new images of their scenes. Second result: False where one scene is all there is,
+    so that it had to be cut through. Raises DataError where earlier sides leave nothing to train on or to hold back.
     """
-    groups = scenes([record.phash for record in records], scene_bits)
+    known = {record.id: record.split for record in earlier}
+    present = {record.id for record in records}
+    everything = [*records, *(record for record in earlier if record.id not in present)]
+    groups = scenes([record.phash for record in everything], scene_bits)
+    free = [group for group in groups if not any(everything[index].id in known for index in group)]
     whole = len(groups) > 1
     if not whole:
-        groups = [[index] for index in range(len(records))]
+        free = [[index] for group in free for index in group]
+    sides = _inherit(everything, groups, known)
+    held = {index for index in range(len(records)) if sides.get(index) == "validation"}
 
     def draw(group: list[int]) -> str:
         return hashlib.sha256(f"{seed}:{min(records[index].id for index in group)}".encode()).hexdigest()
 
     wanted = max(1, round(fraction * len(records)))
-    held: set[int] = set()
-    for group in sorted(groups, key=draw):
+    for group in sorted(free, key=draw):
         if len(held) + len(group) <= wanted:
             held.update(group)
-    if not held:
-        held.update(min(groups, key=lambda group: (len(group), draw(group))))
+    if not held and free:
+        held.update(min(free, key=lambda group: (len(group), draw(group))))
+    if not 0 < len(held) < len(records):
+        what = "train on: all of them were held back from" if held else "hold back: all of them were trained on by"
+        fix = "add images of other scenes, or start anew with --set retraining.keep_split=false"
+        raise DataError(f"no {records[0].role} image is left to {what} the last model; {fix}")
     splits = ("validation" if index in held else "train" for index in range(len(records)))
     return [record.model_copy(update={"split": split}) for record, split in zip(records, splits, strict=True)], whole
+
+
+def _inherit(records: Sequence[ImageRecord], groups: list[list[int]], known: dict[str, Split]) -> dict[int, Split]:
+    """Sides of known images, and of those that share a scene with one: the nearest known image's."""
+    words = as_words([record.phash for record in records])
+    sides: dict[int, Split] = {}
+    for group in groups:
+        old = sorted((index for index in group if records[index].id in known), key=lambda index: records[index].id)
+        if old:
+            nearest_old = distances(words[group], words[old]).argmin(1)
+            sides |= {index: known[records[old[at]].id] for index, at in zip(group, nearest_old, strict=True)}
+            sides |= {index: known[records[index].id] for index in old}
+    return sides

@@ -27,13 +27,17 @@ CRITIC = "critic.safetensors"
 
 
 class ImageRecord(Section):
-    """One accepted image; `id` as by `content_id`, `source_digest` the SHA-256 of its file, sizes in pixels."""
+    """One accepted image; `id` as by `content_id`, `source_digest` the SHA-256 of its file, sizes in pixels.
+
+    `source_md5` is the file's MD5, which is what S3 calls the ETag of an object put in one piece.
+    """
 
     id: str
     role: Role
     split: Split
     name: str
     source_digest: str
+    source_md5: str = ""
     height: int
     width: int
     phash: str
@@ -66,7 +70,10 @@ class Duplicate(Section):
 
 
 class Manifest(Section):
-    """All of a dataset. `scene_bits`: two images this near show the same scene."""
+    """All of a dataset. `scene_bits`: two images this near show the same scene.
+
+    `retired`: images of the datasets before that this one has no more; what it starts from may have learnt from them.
+    """
 
     images: tuple[ImageRecord, ...]
     pairs: tuple[Pair, ...] = ()
@@ -74,17 +81,19 @@ class Manifest(Section):
     duplicates: tuple[Duplicate, ...] = ()
     warnings: tuple[str, ...] = ()
     scene_bits: int
+    retired: tuple[ImageRecord, ...] = ()
 
     def select(self, role: Role, split: Split | None = None) -> list[ImageRecord]:
         """The records of one role (and split), in the manifest's order."""
         return [image for image in self.images if image.role == role and split in (None, image.split)]
 
     def transductive(self) -> set[str]:
-        """Ids of the evaluation's rainy images whose scene is among the rainy training images.
+        """Ids of the evaluation's rainy images whose scene is among the rainy training images, or the retired ones.
 
         A score on them does not show how the model does on images it never saw.
         """
         tested, trained = self.select("paired_rainy"), self.select("rainy", "train")
+        trained += [image for image in self.retired if image.split == "train"]
         if not tested or not trained:
             return set()
         _, apart = nearest([image.phash for image in tested], [image.phash for image in trained])

@@ -49,15 +49,18 @@ def source_digest(rainy: str, clean: str, paired: str | None) -> str:
     return digest_of(digests)
 
 
-def prepare_dataset(config: DataConfig, rainy: str, clean: str, paired: str | None, folder: Path) -> dict[str, Any]:
+def prepare_dataset(
+    config: DataConfig, rainy: str, clean: str, paired: str | None, folder: Path, earlier: Manifest | None = None
+) -> dict[str, Any]:
     """Make the payload of a "dataset" bundle in `folder`: images/, report.html and, last, manifest.json.
 
+    The images of `earlier`, what the last model learnt from, stay in training or held back, as they were.
     Returns counts, warnings and `transductive`, the number of pairs whose rainy scene is also trained on.
     Raises DataError: what find_sources refuses, fewer than two usable images in a domain, unequal pairs.
     """
     sources = find_sources(rainy, clean, paired)
     records, broken = read_sources(config, sources, folder)
-    manifest = _curate(config, sources, records, broken)
+    manifest = _curate(config, sources, records, broken, earlier)
     write_report(folder / "report.html", manifest, [record for group in records.values() for record in group])
     _prune(folder / "images", {image.id for image in manifest.images})
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
@@ -81,7 +84,10 @@ def facts(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _curate(config: DataConfig, sources: Sources, records: Records, broken: list[Quarantined]) -> Manifest:
+def _curate(
+    config: DataConfig, sources: Sources, records: Records, broken: list[Quarantined], earlier: Manifest | None
+) -> Manifest:
+    before = [*earlier.images, *earlier.retired] if earlier else []
     pairs = usable_pairs(sources, records, broken)
     used = {id for pair in pairs for id in (pair.rainy, pair.clean)}
     evaluation = [record for role in ("paired_rainy", "paired_clean") for record in records[role] if record.id in used]
@@ -92,15 +98,24 @@ def _curate(config: DataConfig, sources: Sources, records: Records, broken: list
     images, warnings = [], list(sources.warnings)
     for role, group, dropped in (("rainy", rainy, rainy_duplicates), ("clean", clean, clean_duplicates)):
         _check_enough(role, group, quarantined, dropped)
-        split, whole = split_scenes(group, config.validation_fraction, config.leak_bits, config.seed)
+        old = [record for record in before if record.role == role]
+        split, whole = split_scenes(group, config.validation_fraction, config.leak_bits, config.seed, old)
         images += split
         if not whole:
             warnings.append(f"{role}: all images show one scene, so training and validation share it")
     manifest = Manifest(
         images=(*images, *evaluation), pairs=tuple(pairs), quarantined=tuple(quarantined),
         duplicates=(*rainy_duplicates, *clean_duplicates), scene_bits=config.leak_bits,
+        retired=_retired(before, images),
     )  # fmt: skip
     return manifest.model_copy(update={"warnings": (*warnings, *_warnings(manifest, len(sources.pairs)))})
+
+
+def _retired(before: list[ImageRecord], images: list[ImageRecord]) -> tuple[ImageRecord, ...]:
+    """The unpaired images of earlier datasets that are no more among `images`."""
+    present = {(image.role, image.id) for image in images}
+    unpaired = (record for record in before if record.role in ("rainy", "clean"))
+    return tuple(record for record in unpaired if (record.role, record.id) not in present)
 
 
 def usable_pairs(sources: Sources, records: Records, broken: list[Quarantined]) -> list[Pair]:

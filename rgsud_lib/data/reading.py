@@ -61,21 +61,39 @@ def workers() -> int:
     return min(8, 2 * (os.cpu_count() or 1))
 
 
+def examine(config: DataConfig, role: Role, split: Split, name: str, data: bytes) -> tuple[ImageRecord, np.ndarray]:
+    """A file's record and its picture. Raises DataError with the reason where it is not to be used."""
+    image = decode(data, config.max_pixels)
+    _check_size(image, config.min_side)
+    height, width, _ = image.shape
+    record = ImageRecord(
+        id=content_id(image), role=role, split=split, name=name, height=height, width=width, phash=phash(image),
+        source_digest=hashlib.sha256(data).hexdigest(), source_md5=hashlib.md5(data, usedforsecurity=False).hexdigest(),
+    )  # fmt: skip
+    return record, image
+
+
+def check_bytes(config: DataConfig, file: SourceFile) -> None:
+    """Raises DataError where a file is too large to be read at all."""
+    if file.size > 8 * config.max_pixels + _FILE_OVERHEAD:
+        raise DataError(f"file too large: {file.size} bytes for at most data.max_pixels={config.max_pixels}")
+
+
 def _read(config: DataConfig, item: _Item, store: _Store) -> ImageRecord | Quarantined:
-    if item.file.size > 8 * config.max_pixels + _FILE_OVERHEAD:
-        reason = f"file too large: {item.file.size} bytes for at most data.max_pixels={config.max_pixels}"
-        return Quarantined(name=item.file.name, role=item.role, reason=reason)
+    def quarantined(error: DataError) -> Quarantined:
+        return Quarantined(name=item.file.name, role=item.role, reason=str(error))
+
+    try:
+        check_bytes(config, item.file)
+    except DataError as error:
+        return quarantined(error)
     data = item.file.read()
     try:
-        image = decode(data, config.max_pixels)
-        _check_size(image, config.min_side)
+        record, image = examine(config, item.role, item.split, item.file.name, data)
     except DataError as error:
-        return Quarantined(name=item.file.name, role=item.role, reason=str(error))
-    height, width, _ = image.shape
-    return ImageRecord(
-        id=store.put(image), role=item.role, split=item.split, name=item.file.name, height=height, width=width,
-        source_digest=hashlib.sha256(data).hexdigest(), phash=phash(image),
-    )  # fmt: skip
+        return quarantined(error)
+    store.put(record.id, image)
+    return record
 
 
 def _check_size(image: np.ndarray, min_side: int) -> None:
@@ -94,15 +112,13 @@ class _Store:
         self._claimed: set[str] = set()
         (folder / "images").mkdir(parents=True, exist_ok=True)
 
-    def put(self, image: np.ndarray) -> str:
-        id = content_id(image)
+    def put(self, id: str, image: np.ndarray) -> None:
         with self._lock:
             mine = id not in self._claimed
             self._claimed.add(id)
         path = image_path(self._folder, id)
         if mine and not path.exists():  # a file that exists is whole: an earlier, killed run wrote it
             write_png(path, image)
-        return id
 
 
 @contextmanager

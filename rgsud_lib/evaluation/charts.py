@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 560, 220
@@ -56,6 +57,26 @@ def bar_chart(title: str, values: Sequence[tuple[str, float]], unit: str) -> Mar
         )
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{zero:.1f}" y2="{zero:.1f}"/>')
     return svg_figure(title, parts)
+
+
+def histogram(title: str, groups: Sequence[tuple[str, Sequence[float]]], bins: int = 16) -> Markup:
+    """Shares in percent of each group's values, (name, values), side by side; no values at all give an empty string."""
+    values = [value for _, group in groups for value in group]
+    if not values:
+        return Markup("")
+    edges = np.histogram_bin_edges(values, bins)
+    shares = [100 * np.histogram(group, edges)[0] / max(1, len(group)) for _, group in groups]
+    frame = Frame(float(edges[0]), float(edges[-1]), 0.0, float(np.max(shares)))
+    parts, floor = [frame.grid()], frame.y(0)
+    for series, heights in enumerate(shares):
+        for low, high, share in zip(edges, edges[1:], heights, strict=False):
+            width = 0.9 * (frame.x(high) - frame.x(low)) / len(groups)
+            parts.append(
+                f'<rect class="bar s{series % 4}" x="{frame.x(low) + series * width:.1f}" y="{frame.y(share):.1f}" '
+                f'width="{width:.1f}" height="{floor - frame.y(share):.1f}">'
+                f"<title>{low:.4g} to {high:.4g}: {share:.1f} %</title></rect>"
+            )
+    return svg_figure(title, parts, [name for name, _ in groups])
 
 
 class Frame:

@@ -50,7 +50,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """"promote" or "hold", with each rule that led there; `reward`: how the reward sees it, which did not count."""
+    """ "promote" or "hold", with each rule that led there; `reward`: how the reward sees it, which did not count."""
 
     decision: Literal["promote", "hold"]
     checks: tuple[Check, ...]

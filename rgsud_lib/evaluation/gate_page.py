@@ -10,9 +10,7 @@ from rgsud_lib.evaluation.pictures import Picture, Strip
 STRIPS = 6
 
 
-def gate_page(
-    evaluation: Evaluation, contest: Contest, verdict: Verdict, challenger: str, champion: str | None
-) -> str:
+def gate_page(evaluation: Evaluation, contest: Contest, verdict: Verdict, challenger: str, champion: str | None) -> str:
     """One HTML file; `challenger` and `champion` are versions."""
     return render_page(
         "rgsud_lib.evaluation",

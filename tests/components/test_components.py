@@ -32,7 +32,7 @@ def load(name: str):
 
 def test_there_is_one_component_for_each_step() -> None:
     stages = ["data_prep", "evaluation", "export", "reward_recycling", "sr_training"]
-    assert sorted([*stages, "promotion", "promotion_gate"]) == NAMES
+    assert sorted([*stages, "new_data_check", "promotion", "promotion_gate"]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
