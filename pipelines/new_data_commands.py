@@ -12,7 +12,7 @@ def new_data(
     rainy: Annotated[str, typer.Option(help="folder or s3:// prefix of rainy photographs")],
     preset: Annotated[str, typer.Option(help="demo, cpu or paper")] = "demo",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting, such as retraining.*")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting, such as new_data.*")
     ] = None,
     workdir: Annotated[str, typer.Option(help="where the last model lies")] = "rgsud-runs",
     report: Annotated[Path | None, typer.Option(help="default: new-data.html in a local workdir, or here")] = None,
@@ -21,7 +21,7 @@ def new_data(
 
     \b
     rgsud new-data --rainy my/rain
-    rgsud new-data --rainy s3://photos/rain --workdir s3://runs/rgsud --set retraining.min_new_images=20
+    rgsud new-data --rainy s3://photos/rain --workdir s3://runs/rgsud --set new_data.min_new_images=20
     """
     from rgsud_lib.config import load_config
     from rgsud_lib.new_data import check_new_data

@@ -282,8 +282,8 @@ class GateConfig(Section):
     slowdown: float = Field(2.0, ge=0, description="times the champion's time an image may take; 0: not measured")
 
 
-class RetrainingConfig(Section):
-    """When new rain is worth a training, and what that training keeps of the last model's."""
+class NewDataConfig(Section):
+    """When new rain is worth a training. One of the three is enough."""
 
     min_new_images: int = Field(50, ge=1, description="this many new rainy images are worth a training")
     drift_p_value: float = Field(
@@ -291,6 +291,11 @@ class RetrainingConfig(Section):
     )
     max_age_days: float = Field(90, gt=0, description="any are, where the last model is older than this")
     sample: int = Field(200, ge=10, le=2000, description="images the drift test looks at, of each side at most")
+
+
+class RetrainingConfig(Section):
+    """What a training keeps of the model before it: the registry's champion, else the workdir's newest export."""
+
     keep_split: bool = Field(
         False, description="images of the last model's dataset stay in training or held back, as they were"
     )
@@ -325,6 +330,7 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
     gate: GateConfig = GateConfig()
+    new_data: NewDataConfig = NewDataConfig()
     retraining: RetrainingConfig = RetrainingConfig()
 
     @model_validator(mode="after")

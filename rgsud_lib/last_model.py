@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rgsud_lib.bundle import MARKER
+from rgsud_lib.bundle import MARKER, open_bundle
+from rgsud_lib.config import Config
 from rgsud_lib.data.manifest import MANIFEST, Manifest
 from rgsud_lib.errors import BundleError
 
@@ -34,13 +35,7 @@ class LastModel:
 
     def manifest(self) -> Manifest:
         """What it was trained on. Raises BundleError where the manifest is not as it was sealed."""
-        data = (self.dataset / MANIFEST).read_bytes()
-        if hashlib.sha256(data).hexdigest() != _marker(self.dataset)["files"].get(MANIFEST):
-            raise BundleError(
-                f"{self.dataset / MANIFEST} was altered after it was written (SHA-256 differs from {MARKER}); "
-                "delete the folder and run `rgsud prepare` again"
-            )
-        return Manifest.model_validate_json(data)
+        return _manifest(self.dataset)
 
 
 def last_models(workdir: Path) -> Iterator[LastModel]:
@@ -56,6 +51,48 @@ def last_models(workdir: Path) -> Iterator[LastModel]:
         if document["kind"] == "export" and dataset and reinforced:
             sources, exported = bundles[dataset]["inputs"].get("sources", ""), (folder / MARKER).stat().st_mtime
             yield LastModel(name, dataset, inputs["dataset"], sources, reinforced, inputs["reinforced"], exported)
+
+
+def earlier_dataset(config: Config, sources: str, workdir: Path) -> LastModel | None:
+    """The model whose split `prepare` keeps: the last one made from other files, where `retraining.keep_split` is on.
+
+    One made from the same files is passed over, so that a run that is repeated finds its own results again.
+    """
+    if not config.retraining.keep_split:
+        return None
+    return next((model for model in last_models(workdir) if model.sources != sources), None)
+
+
+def model_to_follow(config: Config, dataset: Path, workdir: Path) -> Path | None:
+    """Stage 2 of the model that stage 1 starts from: the last one trained on another dataset; None: from the start.
+
+    Raises BundleError where that model was trained on images which `dataset` holds back.
+    """
+    keep = config.retraining
+    if not (keep.warm_start_from_champion or keep.reuse_pool):
+        return None
+    digest = open_bundle(dataset, "dataset").digest
+    last = next((model for model in last_models(workdir) if model.dataset_digest != digest), None)
+    if last is None:
+        return None
+    seen = {image.id for image in last.manifest().all_records() if image.split == "train"}
+    held = {image.id for image in _manifest(dataset).images if image.split == "validation"}
+    if both := seen & held:
+        raise BundleError(
+            f"{last.name} was trained on {len(both)} images that {dataset} holds back, such as {min(both)}; "
+            "prepare the dataset with --set retraining.keep_split=true"
+        )
+    return last.reinforced
+
+
+def _manifest(dataset: Path) -> Manifest:
+    data = (dataset / MANIFEST).read_bytes()
+    if hashlib.sha256(data).hexdigest() != _marker(dataset)["files"].get(MANIFEST):
+        raise BundleError(
+            f"{dataset / MANIFEST} was altered after it was written (SHA-256 differs from {MARKER}); "
+            "delete the folder and run `rgsud prepare` again"
+        )
+    return Manifest.model_validate_json(data)
 
 
 def _marker(folder: Path) -> dict[str, Any]:

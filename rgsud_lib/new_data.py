@@ -1,7 +1,7 @@
 """Is there enough new or different rain to train again? Compares a rainy prefix with what the last model learnt from.
 
-It only answers: what a retraining keeps of the last model (split, weights, rewards) is up to `stages` and
-`config.retraining`.
+It only answers. What a training keeps of the last model (split, weights, rewards) `config.retraining` says and
+`stages` does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from rgsud_lib import tracking
-from rgsud_lib.config import Config, RetrainingConfig, digest_of
+from rgsud_lib.config import Config, NewDataConfig, digest_of
 from rgsud_lib.data.novelty import Novelty, find_novelty
 from rgsud_lib.data.sources import list_images
 from rgsud_lib.last_model import LastModel, last_models
@@ -57,11 +57,11 @@ def check_new_data(config: Config, rainy: str, workdir: Path, report: Path) -> D
     """
     from rgsud_lib.new_data_report import write_report
 
-    key = digest_of({"stage": STAGE, "rainy": rainy, "config": config.digest("data", "retraining")})
+    key = digest_of({"stage": STAGE, "rainy": rainy, "config": config.digest("data", "new_data")})
     with tracking.stage_run(STAGE, config, workdir, key) as run:
         decision = _decide(config, rainy, workdir)
         report.parent.mkdir(parents=True, exist_ok=True)
-        write_report(report, config.retraining, decision)
+        write_report(report, config.new_data, decision)
         if decision.last:
             run.log_input("known", decision.last.dataset_digest, str(workdir), STAGE)
         run.log_metrics(decision.numbers())
@@ -79,8 +79,8 @@ def _decide(config: Config, rainy: str, workdir: Path) -> Decision:
         return Decision("train", ("no model yet",), len(files), warnings=tuple(warnings))
     last = models[0]
     age = max(0.0, (time.time() - last.exported) / DAY)
-    found = find_novelty(config.data, files, last.manifest(), last.dataset, config.retraining.sample)
-    answer, reasons = weigh(config.retraining, found, age)
+    found = find_novelty(config.data, files, last.manifest(), last.dataset, config.new_data.sample)
+    answer, reasons = weigh(config.new_data, found, age)
     if answer == "train" and (tried := _tried(found, models)):
         answer, reasons = "skip", (f"{tried} has learnt from all of the new images already and is not the champion",)
     if found.unreadable:
@@ -94,7 +94,7 @@ def _decide(config: Config, rainy: str, workdir: Path) -> Decision:
     return Decision(answer, reasons, len(files), last, age, found, tuple(warnings))
 
 
-def weigh(config: RetrainingConfig, found: Novelty, age_days: float) -> tuple[Answer, tuple[str, ...]]:
+def weigh(config: NewDataConfig, found: Novelty, age_days: float) -> tuple[Answer, tuple[str, ...]]:
     """The answer and its reasons: all that speak for a training, or else all that speak against one.
 
     Without new images there is nothing to gain at any age: the same data and settings give the same model.

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from rgsud_lib import __version__
-from rgsud_lib.config import RetrainingConfig
+from rgsud_lib.config import NewDataConfig
 from rgsud_lib.data.drift import PERMUTATIONS, WINDOW
 from rgsud_lib.data.novelty import Novelty, Unusual
 from rgsud_lib.evaluation.charts import histogram
@@ -21,7 +21,7 @@ THUMBNAIL = 480  # pixels of the longer side
 NAMED = 50  # unreadable images listed one by one
 
 
-def write_report(path: Path, config: RetrainingConfig, decision: Decision) -> None:
+def write_report(path: Path, config: NewDataConfig, decision: Decision) -> None:
     """Write the page; everything in it is escaped, pictures are data URIs."""
     found = decision.novelty or Novelty(new=())
     page = render_page(

@@ -24,7 +24,7 @@ from rgsud_lib.task import exclusive
 logger = logging.getLogger("rgsud")
 
 SCORING = ("critic", "scorers", "reward")
-TRAINING = ("derainer", "method", "warm_start", "training", *SCORING)
+TRAINING = ("derainer", "method", "warm_start", "training", "retraining", *SCORING)
 # Each stage's kind of bundle and the sections of the configuration that change its result.
 STAGES = {
     "prepare": ("dataset", ("data", "critic")),
@@ -42,27 +42,40 @@ Place = Path | str  # a folder or an s3:// address
 def prepare(config: Config, rainy: str, clean: str, paired: str | None, workdir: Place) -> Place:
     """Validate, deduplicate, split and digest the images of folders or `s3://` prefixes: a "dataset" bundle."""
     from rgsud_lib.data.prepare import prepare_dataset, source_digest
+    from rgsud_lib.last_model import earlier_dataset
+
+    inputs = {"sources": source_digest(rainy, clean, paired)}
+    last = earlier_dataset(config, inputs["sources"], workdir)
+    if last:
+        inputs["earlier"] = last.dataset_digest
 
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
-        facts = prepare_dataset(config.data, rainy, clean, paired, folder)
+        facts = prepare_dataset(config.data, rainy, clean, paired, folder, last and last.manifest())
         if config.critic.enabled:
             _train_critic(config, folder)
         run.log_artifact(folder / "report.html")
         run.log_artifact(folder / "manifest.json")
         return facts
 
-    return _stage("prepare", config, {"sources": source_digest(rainy, clean, paired)}, workdir, work)
+    return _stage("prepare", config, inputs, workdir, work)
 
 
-def recycle(config: Config, dataset: Place, workdir: Place) -> Place:
-    """Stage 1, reward recycling: an optional warm start, then unpaired training that fills the reward pool."""
+def recycle(config: Config, dataset: Place, workdir: Place, reinforced: Place | None = None) -> Place:
+    """Stage 1, reward recycling: an optional warm start, then unpaired training that fills the reward pool.
+
+    `reinforced`: stage 2 of the model to follow; where `config.retraining` wants one, the last model's by default.
+    """
+    from rgsud_lib.last_model import model_to_follow
+
+    reinforced = reinforced or model_to_follow(config, dataset, workdir)
+    bundles = {"dataset": dataset} | ({"reinforced": reinforced} if reinforced else {})
 
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
         from rgsud_lib.training.run import train_recycle
 
-        return train_recycle(config, pulled(dataset), folder, run)
+        return train_recycle(config, pulled(dataset), folder, run, reinforced and pulled(reinforced))
 
-    return _stage("recycle", config, _digests(dataset=dataset), workdir, work)
+    return _stage("recycle", config, _digests(**bundles), workdir, work)
 
 
 def reinforce(config: Config, dataset: Place, recycled: Place, workdir: Place) -> Place:

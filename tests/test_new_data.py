@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from rgsud_lib.bundle import seal
-from rgsud_lib.config import Config, RetrainingConfig, load_config
+from rgsud_lib.config import Config, NewDataConfig, load_config
 from rgsud_lib.data.drift import Drift
 from rgsud_lib.data.novelty import Novelty
 from rgsud_lib.data.prepare import prepare_dataset
@@ -51,7 +51,7 @@ class Run(NamedTuple):
         return check_new_data(config, str(self.rainy), self.workdir, self.workdir / "new-data.html")
 
 
-SETTINGS = ["critic.enabled=false", "reward.scorer=rain_layer", "retraining.min_new_images=4"]
+SETTINGS = ["critic.enabled=false", "reward.scorer=rain_layer", "new_data.min_new_images=4"]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_unchanged_images_are_skipped_and_not_even_decoded(run: Run, monkeypatch
 
 def test_enough_new_images_are_trained_on(run: Run) -> None:
     add(run.rainy, range(8, 12))
-    decision = run.check("retraining.drift_p_value=0")
+    decision = run.check("new_data.drift_p_value=0")
     assert (decision.answer, decision.reasons) == ("train", ("4 new images, at least 4 are wanted",))
     page = (run.workdir / "new-data.html").read_text()
     assert "4 new images, at least 4 are wanted" in page
@@ -121,7 +121,7 @@ def test_few_new_images_like_the_known_ones_wait(run: Run) -> None:
 
 def test_other_rain_is_trained_on_however_few(run: Run) -> None:
     add(run.rainy, range(8, 14), rain=160)
-    decision = run.check("retraining.min_new_images=50")
+    decision = run.check("new_data.min_new_images=50")
     assert decision.answer == "train"
     assert decision.reasons[0].startswith("the new images differ from those trained on: drift p-value 0.00")
     found = decision.novelty
@@ -159,7 +159,7 @@ def test_copies_of_known_pictures_and_broken_files_are_not_new(run: Run) -> None
 
 def test_the_same_images_give_the_same_numbers(run: Run) -> None:
     add(run.rainy, range(8, 16))
-    first, second = (run.check("retraining.sample=10").novelty for _ in range(2))
+    first, second = (run.check("new_data.sample=10").novelty for _ in range(2))
     assert first is not None and second is not None
     assert first.drift == second.drift and first.new_rain == second.new_rain
     assert len(first.known_rain) <= 10 and len(first.new_rain) == 8
@@ -197,8 +197,8 @@ def test_a_prefix_without_images_is_an_error(run: Run, tmp_path: Path) -> None:
 )
 def test_what_is_weighed(count: int, p_value: float | None, age: float, answer: str, reasons: int) -> None:
     new = tuple(range(count))
-    found = Novelty(new=new, drift=Drift(0.1, p_value, 0.1, ()))  # type: ignore[arg-type]
-    given, why = weigh(RetrainingConfig(), found, age)
+    found = Novelty(new=new, drift=Drift(0.1, 0.1, p_value, ()))  # type: ignore[arg-type]
+    given, why = weigh(NewDataConfig(), found, age)
     assert (given, len(why)) == (answer, reasons)
 
 

@@ -87,6 +87,10 @@ class Manifest(Section):
         """The records of one role (and split), in the manifest's order."""
         return [image for image in self.images if image.role == role and split in (None, image.split)]
 
+    def all_records(self) -> tuple[ImageRecord, ...]:
+        """The images, and those of the datasets before."""
+        return (*self.images, *self.retired)
+
     def transductive(self) -> set[str]:
         """Ids of the evaluation's rainy images whose scene is among the rainy training images, or the retired ones.
 

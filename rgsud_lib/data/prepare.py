@@ -87,7 +87,7 @@ def facts(manifest: Manifest) -> dict[str, Any]:
 def _curate(
     config: DataConfig, sources: Sources, records: Records, broken: list[Quarantined], earlier: Manifest | None
 ) -> Manifest:
-    before = [*earlier.images, *earlier.retired] if earlier else []
+    before = earlier.all_records() if earlier else ()
     pairs = usable_pairs(sources, records, broken)
     used = {id for pair in pairs for id in (pair.rainy, pair.clean)}
     evaluation = [record for role in ("paired_rainy", "paired_clean") for record in records[role] if record.id in used]
@@ -111,7 +111,7 @@ def _curate(
     return manifest.model_copy(update={"warnings": (*warnings, *_warnings(manifest, len(sources.pairs)))})
 
 
-def _retired(before: list[ImageRecord], images: list[ImageRecord]) -> tuple[ImageRecord, ...]:
+def _retired(before: Sequence[ImageRecord], images: list[ImageRecord]) -> tuple[ImageRecord, ...]:
     """The unpaired images of earlier datasets that are no more among `images`."""
     present = {(image.role, image.id) for image in images}
     unpaired = (record for record in before if record.role in ("rainy", "clean"))

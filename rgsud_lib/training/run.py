@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save
 from rgsud_lib.config import Config
 from rgsud_lib.data.images import to_tensor
 from rgsud_lib.data.manifest import Dataset
+from rgsud_lib.errors import BundleError
 from rgsud_lib.files import write_bytes, write_json
 from rgsud_lib.inference import save_derainer
 from rgsud_lib.rewards import build_scorer, require_weights
@@ -29,16 +31,23 @@ from rgsud_lib.training.validation import Validator
 GRID_IMAGES = 2  # fixed rainy images shown of each split
 
 
-def train_recycle(config: Config, dataset: Path, folder: Path, run: StageRun) -> dict[str, Any]:
-    """Stage 1 in `folder`: the warm start if enabled, then unpaired training that fills the pool."""
+def train_recycle(
+    config: Config, dataset: Path, folder: Path, run: StageRun, reinforced: Path | None = None
+) -> dict[str, Any]:
+    """Stage 1 in `folder`: the warm start if enabled, then unpaired training that fills the pool.
+
+    Where `reinforced`, an earlier model's stage 2, is given, `config.retraining` says what is taken from it.
+    """
     warm, training = config.warm_start, config.training
     rates = training.learning_rate, training.final_learning_rate
     phases = [Phase("recycle", training.steps, *rates, recycles=True, rewards=False)]
-    if warm.enabled:
+    if warm.enabled and not (reinforced and config.retraining.warm_start_from_champion):
         rates = warm.learning_rate, warm.final_learning_rate
         phases.insert(0, Phase("warm_start", warm.steps, *rates, recycles=False, rewards=False))
     with stop_on_sigterm() as stop:
         trainer = _trainer(config, dataset, folder, run, stop, "reward")
+        if reinforced:
+            _follow(trainer, reinforced)
         trainer.run(phases)
     return _finish(config, trainer)
 
@@ -85,18 +94,46 @@ def _trainer(config: Config, dataset: Path, folder: Path, run: StageRun, stop: A
 
 def _start_from(trainer: Trainer, recycled: Path) -> None:
     """Networks, EMA and pool of stage 1; a checkpoint of stage 2, where there is one, overrides them later."""
-    config, recycler = trainer.config, trainer.recycler
-    trainer.method.load_state_dict(load_file(recycled / "networks.safetensors"))
-    trainer.ema.module.load_state_dict(load_file(recycled / "derainer.safetensors"))
-    trainer.ema.updates = config.training.steps
-
-    def rescore(image: str, reward: np.ndarray) -> tuple[float, bool]:
-        score, trusted = recycler.judge(to_tensor(reward), to_tensor(recycler.load(image)))
-        return score.item(), trusted.item()
-
+    config = trainer.config
+    _load_networks(trainer, recycled)
     index = json.loads((recycled / "pool" / "index.json").read_text())
     steps = config.training.steps + (config.warm_start.steps if config.warm_start.enabled else 0)
-    trainer.pool.adopt(index, recycled / "pool", steps, rescore if config.reinforcement.rescore else None)
+    rescore = partial(_rescore, trainer.recycler) if config.reinforcement.rescore else None
+    trainer.pool.adopt(index, recycled / "pool", steps, rescore)
+
+
+def _follow(trainer: Trainer, reinforced: Path) -> None:
+    """Start stage 1 where an earlier model ended: from its networks, and from its rewards of images still trained on.
+
+    The evaluation shows the earlier model as the warm start. Another scorer's rewards are scored again.
+    """
+    keep, images = trainer.config.retraining, trainer.recycler.images
+    if keep.warm_start_from_champion:
+        _load_networks(trainer, reinforced)
+        save_derainer(trainer.ema.module, trainer.config.derainer, trainer.folder / "warm_start.safetensors")
+    if keep.reuse_pool:
+        index = json.loads((reinforced / "pool" / "index.json").read_text())
+        entries = {image: entry for image, entry in index["entries"].items() if image in images}
+        steps = max((entry["step"] for entry in entries.values()), default=0)
+        rescore = partial(_rescore, trainer.recycler)
+        trainer.pool.adopt(index | {"entries": entries}, reinforced / "pool", steps, rescore)
+
+
+def _load_networks(trainer: Trainer, folder: Path) -> None:
+    try:
+        trainer.method.load_state_dict(load_file(folder / "networks.safetensors"))
+        trainer.ema.module.load_state_dict(load_file(folder / "derainer.safetensors"))
+    except RuntimeError as error:
+        raise BundleError(
+            f"the networks in {folder} are of other sizes than this configuration's ({str(error).splitlines()[0]}); "
+            "use the derainer and method settings they were trained with, or train from the start"
+        ) from error
+    trainer.ema.updates = trainer.config.training.steps
+
+
+def _rescore(recycler: Recycler, image: str, reward: np.ndarray) -> tuple[float, bool]:
+    score, trusted = recycler.judge(to_tensor(reward), to_tensor(recycler.load(image)))
+    return score.item(), trusted.item()
 
 
 def _finish(config: Config, trainer: Trainer) -> dict[str, Any]:
