@@ -1,0 +1,88 @@
+"""Which model is the last one, and that `prepare` keeps its split and finds its own results again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rgsud_lib.bundle import open_bundle, seal
+from rgsud_lib.config import Config, load_config
+from rgsud_lib.last_model import last_models
+from rgsud_lib.stages import prepare
+
+SETTINGS = ["critic.enabled=false", "reward.scorer=rain_layer", "data.validation_fraction=0.3"]
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RGSUD_TRACKING", "off")
+    for folder, seeds in (("rain", range(8)), ("clean", range(50, 53))):
+        add(tmp_path / folder, seeds)
+    return tmp_path
+
+
+def add(folder: Path, seeds: range) -> None:
+    folder.mkdir(exist_ok=True)
+    for seed in seeds:
+        cells = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(cells).resize((80, 72), Image.Resampling.BICUBIC).save(folder / f"{seed:02}.png")
+
+
+def prepared(root: Path, *settings: str) -> Path:
+    config: Config = load_config("demo", [*SETTINGS, *settings])
+    return prepare(config, str(root / "rain"), str(root / "clean"), None, root / "runs")
+
+
+def finish(dataset: Path, name: str, age: float = 0) -> None:
+    """Stage 2 and the export of a model that was trained on a dataset, `age` seconds ago."""
+    stages, digest = dataset.parent, open_bundle(dataset).digest
+    for kind in ("reinforce", "export"):
+        (stages / f"{kind}-{name}").mkdir()
+    (stages / f"reinforce-{name}" / "name").write_text(name)
+    model = seal(stages / f"reinforce-{name}", "reinforced", "0", {"dataset": digest})
+    seal(stages / f"export-{name}", "export", "0", {"dataset": digest, "reinforced": model.digest})
+    marker = stages / f"export-{name}" / "bundle.json"
+    os.utime(marker, (marker.stat().st_mtime - age,) * 2)
+
+
+def test_models_come_newest_first_and_only_whole(images: Path) -> None:
+    dataset = prepared(images)
+    assert list(last_models(images / "runs")) == []
+    for name, age in (("old", 300), ("new", 100), ("lost", 0)):
+        finish(dataset, name, age)
+    shutil.rmtree(images / "runs" / "stages" / "reinforce-lost")
+    models = list(last_models(images / "runs"))
+    assert [model.reinforced.name for model in models] == ["reinforce-new", "reinforce-old"]
+    assert {model.dataset for model in models} == {dataset}
+    assert models[1].exported == pytest.approx(models[0].exported - 200, abs=60)
+    assert len(models[0].manifest().select("rainy")) == 8
+
+
+def sides(dataset: Path) -> dict[str, str]:
+    return {image["id"]: image["split"] for image in json.loads((dataset / "manifest.json").read_text())["images"]}
+
+
+def test_prepare_keeps_the_split_where_it_is_told_to(images: Path) -> None:
+    first = prepared(images)
+    finish(first, "a")
+    add(images / "rain", range(8, 24))
+    plain, kept = prepared(images), prepared(images, "retraining.keep_split=true")
+    assert sides(first).items() <= sides(kept).items()
+    assert open_bundle(kept).inputs["earlier"] == open_bundle(first).digest
+    assert "earlier" not in open_bundle(plain).inputs
+    assert kept != plain
+
+
+def test_a_repeated_run_finds_its_own_dataset_again(images: Path) -> None:
+    finish(prepared(images), "a")
+    assert "earlier" not in open_bundle(prepared(images, "retraining.keep_split=true")).inputs
+    add(images / "rain", range(8, 12))
+    second = prepared(images, "retraining.keep_split=true")
+    finish(second, "b")
+    assert prepared(images, "retraining.keep_split=true") == second
