@@ -7,6 +7,7 @@ It only answers. What a training keeps of the last model (split, weights, reward
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,38 +49,41 @@ class Decision:
         return {f"new_data/{name}": float(value) for name, value in numbers.items() if value is not None}
 
 
-def check_new_data(config: Config, rainy: str, workdir: Path, report: Path) -> Decision:
+def check_new_data(config: Config, rainy: str, workdir: Path | str, report: Path) -> Decision:
     """Decide whether the images at `rainy` (a folder or `s3://` prefix) are worth a training; write the HTML `report`.
 
     They are compared with the dataset of the registry's champion, else of the workdir's newest export. Unreadable
     images are counted and named. Raises DataError: the prefix cannot be listed or has no images; BundleError: the
-    last model's dataset is altered or gone.
+    last model's bundles are altered or in another workdir; RegistryError: the registry fails.
     """
     from rgsud_lib.new_data_report import write_report
 
     key = digest_of({"stage": STAGE, "rainy": rainy, "config": config.digest("data", "new_data")})
     with tracking.stage_run(STAGE, config, workdir, key) as run:
         decision = _decide(config, rainy, workdir)
-        report.parent.mkdir(parents=True, exist_ok=True)
-        write_report(report, config.new_data, decision)
+        page = report.with_suffix(".html")  # KFP's path has none, and MLflow shows what it knows as a page
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_report(page, config.new_data, decision)
+        if page != report:
+            shutil.copyfile(page, report)
         if decision.last:
-            run.log_input("known", decision.last.dataset_digest, str(workdir), STAGE)
+            run.log_input("known", decision.last.dataset.digest, str(decision.last.dataset.path), STAGE)
         run.log_metrics(decision.numbers())
         run.set_tags({"rgsud.decision": decision.answer, "rgsud.reasons": "; ".join(decision.reasons)})
-        run.log_artifact(report)
+        run.log_artifact(page)
     logger.info("%s: %s (%s)", STAGE, decision.answer, "; ".join(decision.reasons))
     return decision
 
 
-def _decide(config: Config, rainy: str, workdir: Path) -> Decision:
+def _decide(config: Config, rainy: str, workdir: Path | str) -> Decision:
     warnings: list[str] = []
     files = list_images(rainy, "rainy", warnings)
-    models = list(last_models(workdir))
+    models = last_models(workdir)
     if not models:
         return Decision("train", ("no model yet",), len(files), warnings=tuple(warnings))
     last = models[0]
     age = max(0.0, (time.time() - last.exported) / DAY)
-    found = find_novelty(config.data, files, last.manifest(), last.dataset, config.new_data.sample)
+    found = find_novelty(config.data, files, last.manifest(), last.dataset.path, config.new_data.sample)
     answer, reasons = weigh(config.new_data, found, age)
     if answer == "train" and (tried := _tried(found, models)):
         answer, reasons = "skip", (f"{tried} has learnt from all of the new images already and is not the champion",)

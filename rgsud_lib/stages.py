@@ -47,7 +47,7 @@ def prepare(config: Config, rainy: str, clean: str, paired: str | None, workdir:
     inputs = {"sources": source_digest(rainy, clean, paired)}
     last = earlier_dataset(config, inputs["sources"], workdir)
     if last:
-        inputs["earlier"] = last.dataset_digest
+        inputs["earlier"] = last.dataset.digest
 
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
         facts = prepare_dataset(config.data, rainy, clean, paired, folder, last and last.manifest())

@@ -17,13 +17,15 @@ from rgsud_lib.s3 import is_remote
 class SourceFile:
     """One file under a location: `name` is its relative POSIX path, `address` a local path or an `s3://` URL.
 
-    `tag` changes with an S3 object's content (its ETag and size) and is empty for a local file.
+    `tag` changes with an S3 object's content (its ETag and size) and is empty for a local file; `modified` is an
+    S3 object's time of writing (Unix).
     """
 
     name: str
     address: str
     size: int
     tag: str = ""
+    modified: float = 0.0
 
     def read(self) -> bytes:
         """All bytes. Raises DataError: unreadable, gone, no permission."""
@@ -72,7 +74,7 @@ def list_objects(location: str) -> Iterable[SourceFile]:
         return [
             SourceFile(
                 item["Key"][len(prefix) :], f"s3://{bucket}/{item['Key']}", item["Size"],
-                tag=f"{item['ETag'].strip(chr(34))}-{item['Size']}",
+                tag=f"{item['ETag'].strip(chr(34))}-{item['Size']}", modified=item["LastModified"].timestamp(),
             )
             for page in pages
             for item in page.get("Contents", [])

@@ -14,7 +14,19 @@ from rgsud_lib.errors import BundleError, DataError, Preempted, TrainingError
 from rgsud_lib.task import explain
 from rgsud_pipelines import cli
 
-COMMANDS = ("run", "prepare", "recycle", "reinforce", "evaluate", "export", "derain", "audit-rewards", "ui", "config")
+COMMANDS = (
+    "run",
+    "prepare",
+    "recycle",
+    "reinforce",
+    "evaluate",
+    "export",
+    "derain",
+    "audit-rewards",
+    "new-data",
+    "ui",
+    "config",
+)
 
 
 def rgsud(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

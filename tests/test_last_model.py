@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rgsud_lib import transfer
 from rgsud_lib.bundle import open_bundle, seal
 from rgsud_lib.config import Config, load_config
 from rgsud_lib.last_model import last_models
+from rgsud_lib.new_data import check_new_data
+from rgsud_lib.remote import open_anywhere
 from rgsud_lib.stages import prepare
+from rgsud_lib.storage import SourceFile
 
 SETTINGS = ["critic.enabled=false", "reward.scorer=rain_layer", "data.validation_fraction=0.3"]
 
@@ -46,6 +51,7 @@ def finish(dataset: Path, name: str, age: float = 0) -> None:
         (stages / f"{kind}-{name}").mkdir()
     (stages / f"reinforce-{name}" / "name").write_text(name)
     model = seal(stages / f"reinforce-{name}", "reinforced", "0", {"dataset": digest})
+    (stages / f"export-{name}" / "name").write_text(name)
     seal(stages / f"export-{name}", "export", "0", {"dataset": digest, "reinforced": model.digest})
     marker = stages / f"export-{name}" / "bundle.json"
     os.utime(marker, (marker.stat().st_mtime - age,) * 2)
@@ -53,13 +59,13 @@ def finish(dataset: Path, name: str, age: float = 0) -> None:
 
 def test_models_come_newest_first_and_only_whole(images: Path) -> None:
     dataset = prepared(images)
-    assert list(last_models(images / "runs")) == []
+    assert last_models(images / "runs") == []
     for name, age in (("old", 300), ("new", 100), ("lost", 0)):
         finish(dataset, name, age)
     shutil.rmtree(images / "runs" / "stages" / "reinforce-lost")
-    models = list(last_models(images / "runs"))
-    assert [model.reinforced.name for model in models] == ["reinforce-new", "reinforce-old"]
-    assert {model.dataset for model in models} == {dataset}
+    models = last_models(images / "runs")
+    assert [model.reinforced.path.name for model in models] == ["reinforce-new", "reinforce-old"]
+    assert {model.dataset.path for model in models} == {dataset}
     assert models[1].exported == pytest.approx(models[0].exported - 200, abs=60)
     assert len(models[0].manifest().select("rainy")) == 8
 
@@ -86,3 +92,40 @@ def test_a_repeated_run_finds_its_own_dataset_again(images: Path) -> None:
     second = prepared(images, "retraining.keep_split=true")
     finish(second, "b")
     assert prepared(images, "retraining.keep_split=true") == second
+
+
+def test_a_workdir_in_s3_is_read_where_it_is(images: Path, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("demo", [*SETTINGS, "new_data.min_new_images=4"])
+    workdir, rain = f"{s3_bucket}/runs", f"{s3_bucket}/rain"
+    for path in (images / "rain").iterdir():
+        transfer.write(f"{rain}/{path.name}", path.read_bytes())
+    dataset = prepare(config, rain, str(images / "clean"), None, workdir)
+    stages = images / "made" / "stages"
+    stages.mkdir(parents=True)
+    finish_remote(dataset, stages, workdir)
+    (model,) = last_models(workdir)
+    assert (model.dataset.path, abs(model.exported - time.time()) < 60) == (dataset, True)
+
+    reads: list[str] = []
+    original = SourceFile.read
+    monkeypatch.setattr(SourceFile, "read", lambda file: (reads.append(file.name), original(file))[1])
+    assert check_new_data(config, rain, workdir, images / "page.html").reasons == ("no new images",)
+    assert not [name for name in reads if name.endswith(".png")]
+    add(images / "rain", range(8, 14))
+    for seed in range(8, 14):
+        transfer.write(f"{rain}/{seed:02}.png", (images / "rain" / f"{seed:02}.png").read_bytes())
+    decision = check_new_data(config, rain, workdir, images / "page.html")
+    assert (decision.answer, decision.reasons[0]) == ("train", "6 new images, at least 4 are wanted")
+    assert decision.novelty is not None and len(decision.novelty.known_rain) == 6
+
+
+def finish_remote(dataset: str, stages: Path, workdir: str) -> None:
+    digest = open_anywhere(dataset).digest
+    (stages / "reinforce-r").mkdir()
+    (stages / "reinforce-r" / "name").write_text("r")
+    model = seal(stages / "reinforce-r", "reinforced", "0", {"dataset": digest})
+    (stages / "export-r").mkdir()
+    (stages / "export-r" / "name").write_text("r")
+    seal(stages / "export-r", "export", "0", {"dataset": digest, "reinforced": model.digest})
+    for name in ("reinforce-r", "export-r"):
+        transfer.write(f"{workdir}/stages/{name}/bundle.json", (stages / name / "bundle.json").read_bytes())

@@ -72,7 +72,8 @@ def export(root: Path, rainy: Path, name: str) -> None:
         folder.mkdir(parents=True)
     facts = prepare_dataset(config.data, str(rainy), str(root / "clean"), None, folders["prepare"])
     dataset = seal(folders["prepare"], "dataset", "0", {"sources": name}, facts)
-    (folders["reinforce"] / "name").write_text(name)
+    for kind in ("reinforce", "export"):
+        (folders[kind] / "name").write_text(name)
     reinforced = seal(folders["reinforce"], "reinforced", "0", {"dataset": dataset.digest})
     seal(folders["export"], "export", "0", {"dataset": dataset.digest, "reinforced": reinforced.digest})
 
@@ -89,6 +90,11 @@ def test_without_a_model_there_is_nothing_to_compare_with(run: Run, tmp_path: Pa
     decision = check_new_data(run.config, str(run.rainy), tmp_path / "empty", tmp_path / "page" / "report.html")
     assert (decision.answer, decision.reasons, decision.listed) == ("train", ("no model yet",), 8)
     assert "no model yet" in (tmp_path / "page" / "report.html").read_text()
+
+
+def test_kfps_path_without_a_suffix_gets_the_page_too(run: Run, tmp_path: Path) -> None:
+    check_new_data(run.config, str(run.rainy), run.workdir, tmp_path / "report")
+    assert (tmp_path / "report").read_text() == (tmp_path / "report.html").read_text()
 
 
 def test_unchanged_images_are_skipped_and_not_even_decoded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from rgsud_lib.data.manifest import ImageRecord, Manifest, Quarantined, read_ima
 from rgsud_lib.data.phash import nearest
 from rgsud_lib.data.reading import check_bytes, examine, workers
 from rgsud_lib.errors import DataError
+from rgsud_lib.remote import pulled
 from rgsud_lib.storage import SourceFile
 
 SHOWN = 8  # unusual new images that are kept to be looked at
@@ -51,9 +52,11 @@ class Novelty:
 
 
 def find_novelty(
-    config: DataConfig, files: Sequence[SourceFile], manifest: Manifest, dataset: Path, sample: int
+    config: DataConfig, files: Sequence[SourceFile], manifest: Manifest, dataset: Path | str, sample: int
 ) -> Novelty:
-    """Compare the files of a prefix with a manifest whose pictures lie in `dataset`; describe `sample` of each side."""
+    """Compare the files of a prefix with a manifest whose pictures lie in the bundle `dataset`, which is fetched only
+    where something is new; describe at most `sample` images of each side.
+    """
     known = manifest.select("rainy")
     with ThreadPoolExecutor(workers()) as pool:
         ids = list(pool.map(_recognise(known), files))
@@ -66,22 +69,23 @@ def find_novelty(
         found = Novelty(tuple(new), unreadable, len(records) - len(new), len(gone))
         if not new:
             return found
-        chosen = set(choose((record.id for record in manifest.select("rainy", "train")), sample))
-        before = list(pool.map(lambda id: describe(read_image(dataset, id)), sorted(chosen)))
-        return _measured(found, {file.name: file for file in unknown}, before, sample, pool)
+        folder, chosen = pulled(dataset), choose((record.id for record in manifest.select("rainy", "train")), sample)
+        before = list(pool.map(lambda id: describe(read_image(folder, id)), chosen))
+        by_name, names = {file.name: file for file in unknown}, {record.id: record.name for record in new}
+        after = {names[id]: by_name[names[id]] for id in choose(names, sample)}
+        return _measured(found, before, after, lambda file: decode(file.read(), config.max_pixels), pool)
 
 
 def _measured(
-    found: Novelty, files: dict[str, SourceFile], before: Sequence[Description], sample: int, pool: ThreadPoolExecutor
+    found: Novelty,
+    before: Sequence[Description],
+    files: dict[str, SourceFile],
+    load: Callable[[SourceFile], np.ndarray],
+    pool: ThreadPoolExecutor,
 ) -> Novelty:
-    """`found` with its drift against the images described in `before`."""
-    names = {record.id: record.name for record in found.new}
-    chosen = [names[id] for id in choose(names, sample)]
-
-    def load(name: str) -> np.ndarray:
-        return decode(files[name].read(), max_pixels=2**62)  # examined before
-
-    after = list(pool.map(lambda name: describe(load(name)), chosen))
+    """`found` with the drift of the pictures in `files`, by name, against the images described in `before`."""
+    chosen = list(files)
+    after = list(pool.map(lambda file: describe(load(file)), files.values()))
     drift = compare(before, after)
     return replace(
         found,
@@ -89,7 +93,8 @@ def _measured(
         known_rain=tuple(item.intensity for item in before),
         new_rain=tuple(item.intensity for item in after),
         unusual=tuple(
-            Unusual(chosen[index], load(chosen[index]), after[index].intensity) for index in drift.unusual[:SHOWN]
+            Unusual(chosen[index], load(files[chosen[index]]), after[index].intensity)
+            for index in drift.unusual[:SHOWN]
         ),
     )
 

@@ -127,6 +127,7 @@ def exported(workdir: Path, dataset: Path, reinforced: Path, name: str) -> None:
     (stages / f"reinforce-{name}" / "extra.txt").write_text(name)
     model = seal(stages / f"reinforce-{name}", "reinforced", "0", {"dataset": earlier.digest})
     (stages / f"export-{name}").mkdir()
+    (stages / f"export-{name}" / "name").write_text(name)
     seal(stages / f"export-{name}", "export", "0", {"dataset": earlier.digest, "reinforced": model.digest})
 
 
