@@ -22,6 +22,7 @@ PATIENCE = 60.0  # seconds of pauses after which a server that is away is given 
 LONGEST_PAUSE = 5.0
 STYLES = ("path", "virtual", "auto")
 BUSY = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling", "ConditionalRequestConflict"}
+LOST = {"NoSuchUpload", "BadDigest"}  # an answer that said "complete", or bytes, were lost on the way: begin again
 ADVICE = {
     "NoSuchBucket": "there is no such bucket; check its name and the endpoint",
     "NoSuchKey": "the object is gone; was the prefix changed while it was read?",
@@ -144,7 +145,7 @@ def _passing(error: Exception) -> bool:
 
     if isinstance(error, exceptions.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or status == 429 or error_code(error) in BUSY
+        return status >= 500 or status == 429 or error_code(error) in BUSY | LOST
     away = (
         exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.IncompleteReadError, RetriesExceededError
     )  # fmt: skip

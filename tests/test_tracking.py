@@ -345,3 +345,15 @@ def listen(caplog):
             logger.propagate = self.propagate
 
     return Listening()
+
+
+def test_a_stage_in_s3_continues_its_run_elsewhere(workdir: Path, config: Config, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir / 'mlflow.db'}")
+    ids = []
+    for node in ("a", "b"):
+        monkeypatch.setenv("RGSUD_CACHE", str(tmp_path / node))
+        with pytest.raises(Preempted), tracking.stage_run("recycle", config, "s3://bucket/runs", "k1") as run:
+            raise Preempted("SIGTERM")
+        ids.append(run.run_id)
+    assert ids[0] == ids[1]
+    assert client(workdir).get_run(ids[0]).data.tags["rgsud.workdir"] == "s3://bucket/runs"

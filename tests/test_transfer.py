@@ -144,6 +144,20 @@ def test_who_created_it_although_the_answer_was_lost_is_told_so(s3_bucket: str, 
     assert not transfer.create(f"{s3_bucket}/lock", b"theirs")
 
 
+def test_an_upload_whose_completion_was_not_heard_of_is_complete(s3_bucket, tmp_path, monkeypatch, on_request) -> None:
+    monkeypatch.setattr(s3, "LONGEST_PAUSE", 0.01)
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(PART + 1))
+    lost: list[bool] = []
+
+    def lose(**_: object) -> None:
+        lost.append(True)
+        raise ClientError({"Error": {"Code": "NoSuchUpload"}, "ResponseMetadata": {"HTTPStatusCode": 404}}, "any")
+
+    on_request("after-call.s3.CompleteMultipartUpload", lose)
+    assert transfer.upload(file, f"{s3_bucket}/a") == sha256_file(file) and lost == [True]
+
+
 def test_small_objects(s3_bucket: str) -> None:
     assert transfer.read(f"{s3_bucket}/x") is None
     for value in (b"old", b"new"):

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rgsud_lib import remote
+
 STAGES = ("prepare", "recycle", "reinforce", "evaluate", "export")
 
 
@@ -29,11 +31,11 @@ def launch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
             Image.fromarray(picture).save(tmp_path / folder / f"{index}.png")
     running: list[subprocess.Popen[str]] = []
 
-    def start(**fakes: str) -> subprocess.Popen[str]:
+    def start(workdir: str = "runs", **fakes: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "fake_stages"), **fakes}
         command = [sys.executable, "-c", "from rgsud_pipelines.cli import main; main()", "run", "--rainy", "rainy"]
         process = subprocess.Popen(
-            [*command, "--clean", "clean", "--workdir", "runs"],
+            [*command, "--clean", "clean", "--workdir", workdir],
             cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         running.append(process)
@@ -81,6 +83,18 @@ def test_a_run_delivers_and_the_same_command_again_does_nothing(launch, tmp_path
     assert process.returncode == 0, err
     assert err.count("finished before") == len(STAGES)
     assert {path: path.stat().st_mtime_ns for path in runs.glob("stages/*/*")} == finished
+
+
+def test_a_workdir_in_s3_holds_the_results_and_the_artifacts_only_point_there(launch, s3_bucket: str, tmp_path) -> None:
+    _, err = (process := launch(f"{s3_bucket}/runs")).communicate(timeout=120)
+    assert process.returncode == 0, err
+    exported = remote.newest("export", f"{s3_bucket}/runs")
+    assert (remote.pulled(exported) / "derainer.safetensors").read_text() == "export"
+    artifacts = {path.parent: path for path in remote.local_root(f"{s3_bucket}/runs").glob("kfp/**/bundle.json")}
+    assert len(artifacts) == len(STAGES) and all(list(folder.iterdir()) == [path] for folder, path in artifacts.items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "clean", "rainy"]
+    out, err = (process := launch(f"{s3_bucket}/runs")).communicate(timeout=120)
+    assert err.count("finished before") == len(STAGES) and "derainer.safetensors" in out
 
 
 def test_every_task_ran_on_the_artifacts_of_the_ones_before(launch, tmp_path: Path) -> None:

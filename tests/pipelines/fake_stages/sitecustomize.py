@@ -17,6 +17,7 @@ from types import ModuleType
 from rgsud_lib import stages
 from rgsud_lib.errors import DataError, Preempted
 from rgsud_lib.files import link_tree, write_json
+from rgsud_lib.s3 import is_remote
 
 
 def _work(stage: str, folder: Path) -> dict:
@@ -52,7 +53,7 @@ def _fake(stage: str):
         *rest, workdir = inputs
         digests = {str(index): _digest(value) for index, value in enumerate(rest)}
         made = stages._stage(stage, config, digests, workdir, lambda folder, run: _work(stage, folder))
-        if stage == "export":
+        if stage == "export" and not is_remote(made):
             link_tree(made, Path(workdir) / "export")
         return made
 
