@@ -7,18 +7,23 @@ a folder or an `s3://` address.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rgsud_lib import transfer
 from rgsud_lib.bundle import MARKER, Bundle, parse_bundle
 from rgsud_lib.config import Config
 from rgsud_lib.data.manifest import MANIFEST, Manifest
 from rgsud_lib.errors import BundleError
-from rgsud_lib.remote import open_anywhere
+from rgsud_lib.remote import local_root, open_anywhere
 from rgsud_lib.s3 import is_remote
 from rgsud_lib.storage import list_objects
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 Place = Path | str  # a folder or an s3:// address
 
@@ -39,8 +44,23 @@ class LastModel:
 
 
 def last_models(workdir: Place) -> list[LastModel]:
-    """The workdir's exported models whose bundles are still there, newest first."""
-    return list(_exported(workdir))
+    """The workdir's exported models whose bundles are still there: the champion, then the others, newest first.
+
+    Raises BundleError where the champion was made in another workdir, RegistryError where the registry fails.
+    """
+    models, champion = list(_exported(workdir)), _champion(workdir)
+    if champion is None:
+        return models
+    from rgsud_lib.registry import EXPORT_DIGEST, NAME
+
+    name, digest = f"champion, {NAME} version {champion.version}", champion.tags.get(EXPORT_DIGEST)
+    first = next((replace(model, name=name) for model in models if model.export_digest == digest), None)
+    if first is None:
+        raise BundleError(
+            f"the {name} comes from export {digest}, which is not in {workdir} or has lost its dataset or stage 2; "
+            "give the --workdir where it was trained"
+        )
+    return [first, *(model for model in models if model.export_digest != digest)]
 
 
 def earlier_dataset(config: Config, sources: str, workdir: Place) -> LastModel | None:
@@ -93,6 +113,16 @@ def _bundles(workdir: Place) -> Iterator[tuple[float, Bundle]]:
     for item in list_objects(f"{str(workdir).rstrip('/')}/stages"):
         if item.name.count("/") == 1 and item.name.endswith(f"/{MARKER}"):
             yield item.modified, parse_bundle(item.read(), item.address.removesuffix(f"/{MARKER}"))
+
+
+def _champion(workdir: Place) -> ModelVersion | None:
+    from rgsud_lib.registry import CHAMPION, Registry, unavailable
+
+    embedded = not os.environ.get("MLFLOW_TRACKING_URI")
+    if unavailable() or (embedded and not (local_root(workdir) / "mlflow.db").exists()):
+        return None
+    registry = Registry.open(workdir)
+    return registry.find(CHAMPION) if CHAMPION in registry.aliases() else None
 
 
 def _manifest(bundle: Bundle) -> Manifest:

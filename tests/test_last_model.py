@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from PIL import Image
 from rgsud_lib import transfer
 from rgsud_lib.bundle import open_bundle, seal
 from rgsud_lib.config import Config, load_config
+from rgsud_lib.errors import BundleError
 from rgsud_lib.last_model import last_models
 from rgsud_lib.new_data import check_new_data
 from rgsud_lib.remote import open_anywhere
@@ -92,6 +95,65 @@ def test_a_repeated_run_finds_its_own_dataset_again(images: Path) -> None:
     second = prepared(images, "retraining.keep_split=true")
     finish(second, "b")
     assert prepared(images, "retraining.keep_split=true") == second
+
+
+class Aliased:
+    """A registry whose champion comes from the export with this digest."""
+
+    def __init__(self, export_digest: str) -> None:
+        self.version = SimpleNamespace(version="7", tags={"rgsud.export_digest": export_digest})
+
+    def aliases(self) -> dict[str, str]:
+        return {"champion": "7"}
+
+    def find(self, which: str) -> SimpleNamespace:
+        assert which == "champion"
+        return self.version
+
+
+@pytest.fixture
+def champion(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """champion(digest) makes the export with that digest the registry's champion."""
+
+    def make(digest: str) -> None:
+        monkeypatch.setattr("rgsud_lib.registry.unavailable", lambda: "")
+        monkeypatch.setattr("rgsud_lib.registry.Registry.open", lambda workdir: Aliased(digest))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://nowhere.invalid")
+
+    return make
+
+
+def test_the_champion_comes_before_newer_exports(images: Path, champion: Callable[[str], None]) -> None:
+    dataset = prepared(images)
+    for name, age in (("old", 300), ("new", 100)):
+        finish(dataset, name, age)
+    champion(last_models(images / "runs")[1].export_digest)
+    models = last_models(images / "runs")
+    assert [model.reinforced.path.name for model in models] == ["reinforce-old", "reinforce-new"]
+    assert models[0].name == "champion, rgsud version 7"
+
+
+def test_a_champion_of_another_workdir_is_an_error(images: Path, champion: Callable[[str], None]) -> None:
+    finish(prepared(images), "a")
+    champion("0123")
+    with pytest.raises(BundleError, match="version 7 comes from export 0123, which is not in .*where it was trained"):
+        last_models(images / "runs")
+
+
+def test_new_images_are_told_by_the_champions_manifest(images: Path, champion: Callable[[str], None]) -> None:
+    config = load_config("demo", [*SETTINGS, "new_data.min_new_images=4"])
+    runs, page = images / "runs", images / "page.html"
+    finish(prepared(images), "a", 100)
+    add(images / "rain", range(8, 14))
+    finish(prepared(images), "b")
+    assert check_new_data(config, str(images / "rain"), runs, page).reasons == ("no new images",)
+    champion(last_models(runs)[1].export_digest)
+    held = check_new_data(config, str(images / "rain"), runs, page)
+    assert held.answer == "skip"
+    assert held.reasons == ("export-b has learnt from all of the new images already and is not the champion",)
+    add(images / "rain", range(14, 15))
+    again = check_new_data(config, str(images / "rain"), runs, page)
+    assert (again.answer, again.reasons[0]) == ("train", "7 new images, at least 4 are wanted")
 
 
 def test_a_workdir_in_s3_is_read_where_it_is(images: Path, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
