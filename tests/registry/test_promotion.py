@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from rgsud_lib import promotion
+from rgsud_lib import promotion, remote
 from rgsud_lib.bundle import open_bundle
 from rgsud_lib.errors import RegistryError
 from rgsud_lib.inference import load_derainer
@@ -22,7 +23,7 @@ def tags(workdir: Path, version: str) -> dict[str, str]:
     return Registry.open(workdir).find(version).tags
 
 
-def test_first_better_worse_and_back(config, gate_dataset: Path, make_export, workdir: Path, caplog) -> None:
+def test_first_better_worse_and_back(config, gate_dataset: Path, make_export, workdir: Path) -> None:
     weak, good, bad = make_export(0.010), make_export(0.024), make_export(0.1)
 
     def gate(export: Path) -> str:
@@ -159,7 +160,29 @@ def test_promoting_by_hand_is_logged_too(config, gate_dataset: Path, make_export
     promotion.promotion_gate(config, gate_dataset, make_export(0.1), workdir)
     registry = Registry.open(workdir)
     promote(registry, "1", "none", "better at night")
-    logging.getLogger("rgsud").debug("promoted")
     assert tags(workdir, "1")["rgsud.promoted_by"] == "ada"
     with pytest.raises(RegistryError, match="nothing was replaced yet"):
         rollback(registry, "no")
+
+
+def test_bundles_and_workdir_in_s3(
+    config, gate_dataset: Path, make_export, s3_bucket: str, tmp_path: Path, database: bytes
+) -> None:
+    """The database of an s3:// workdir lies in the node's cache unless there is a tracking server."""
+    work = f"{s3_bucket}/runs"
+
+    def deliver(source: Path, stage: str, kind: str) -> str:
+        def make(folder: Path, send: Callable[[], None]) -> None:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+            send()
+
+        return remote.finish(f"{work}/stages/{stage}", kind, make)
+
+    dataset, export = deliver(gate_dataset, "prepare-1", "dataset"), deliver(make_export(0.024), "export-1", "export")
+    local = remote.local_root(work)
+    (local / "mlflow.db").write_bytes(database)
+    assert promotion.promotion_gate(config, dataset, export, work) == "promote"
+    promotion.promote_exported(export, work)
+    assert Registry.open(work).aliases() == {"champion": "1"}
+    assert model_file("models:/rgsud@champion", work).is_relative_to(local)
+    assert (local / "gate" / "verdict.html").exists()
