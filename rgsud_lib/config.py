@@ -277,8 +277,9 @@ class GateConfig(Section):
         description="no-reference scores that decide without pairs: two must prefer the challenger, none the champion; "
         "those that share a member with the reward are not asked",
     )
-    clean_psnr: float = Field(28.0, ge=0, description="dB that clean images must keep when they are derained")
-    clean_drop: float = Field(0.5, ge=0, description="dB that the challenger may be below the champion there")
+    clean_psnr: float = Field(30.0, ge=0, description="dB that clean images must keep when they are derained")
+    clean_drop: float = Field(1.0, ge=0, description="dB that the challenger may be below the champion there")
+    clean_enough: float = Field(40.0, ge=0, description="dB there that nobody sees: the champion's more does not count")
     slowdown: float = Field(2.0, ge=0, description="times the champion's time an image may take; 0: not measured")
 
 

@@ -26,6 +26,7 @@ COMMANDS = (
     "new-data",
     "ui",
     "config",
+    "registry",
 )
 
 
