@@ -10,7 +10,7 @@ from pathlib import Path
 from kfp import compiler
 
 from rgsud_lib.errors import ConfigError
-from rgsud_pipelines.placement import PROFILES
+from rgsud_pipelines.placement import profiles
 from rgsud_pipelines.training import training_pipeline
 
 COMPILED = Path(__file__).parent / "compiled"
@@ -19,7 +19,7 @@ PIPELINES = {"training": training_pipeline}
 
 def compile_all(folder: Path = COMPILED) -> list[Path]:
     """Write one YAML for each pipeline and placement profile."""
-    return [compile_one(pipeline, placement, folder) for pipeline in PIPELINES for placement in PROFILES]
+    return [compile_one(pipeline, placement, folder) for pipeline in PIPELINES for placement in profiles()]
 
 
 def compile_one(pipeline: str, placement: str, folder: Path) -> Path:
