@@ -24,6 +24,7 @@ from rgsud_lib.errors import Preempted
 from rgsud_lib.remote import local_root
 from rgsud_lib.storage import canonical
 from rgsud_lib.task import FAILURE, LAUNCHER, STDERR, STOPPING, StageFailure, exclusive
+from rgsud_pipelines.placement import LOCAL
 from rgsud_pipelines.training import training_pipeline
 
 
@@ -44,8 +45,8 @@ def run_pipeline(config: Config, rainy: str, clean: str, paired: str | None, wor
             local.init(local.SubprocessRunner(use_venv=False), str(root), workspace_root=str(root / "workspace"))
             try:
                 with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", module=r"kfp\.")  # placement means nothing on this machine
-                    run = training_pipeline()(**arguments, workdir=canonical(workdir))
+                    warnings.filterwarnings("ignore", module=r"kfp\.")  # the image means nothing on this machine
+                    run = training_pipeline(LOCAL)(**arguments, workdir=canonical(workdir))
             except RuntimeError as error:
                 raise _reason(failure, received, log) from error
         return {name: run.outputs[name].metadata["folder"] for name in ("evaluation", "exported")}

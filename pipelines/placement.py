@@ -1,6 +1,6 @@
 """Where tasks run: every Kubernetes word of the project, with the values of placement.yaml.
 
-KFP fixes node pools when it compiles, so a placement is a profile, not a parameter. kfp.local ignores all of this.
+KFP fixes node pools when it compiles, so a placement is a profile, not a parameter.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ INFERENCE_STAGES = frozenset({"evaluation", "evaluation-shard", "promotion-gate"
 GPU_STAGES = TRAINING_STAGES | INFERENCE_STAGES
 USER = 10001  # the image's; namespaces with the restricted pod security standard want to see it in the pod
 CACHE = "/home/rgsud/.cache"
+LOCAL = "local"  # this machine: no Kubernetes, and no retries, which kfp.local would honour
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,20 @@ def profiles(file: Path | None = None) -> tuple[str, ...]:
     return tuple(read_placement(file).profiles)
 
 
-def profile(name: str, file: Path | None = None) -> Profile:
-    """A profile by name. Raises ConfigError: unknown name, a mistake in the file."""
+def profile(name: str, file: Path | None = None) -> Profile | None:
+    """A profile by name, None for `local`. Raises ConfigError: unknown name, a mistake in the file."""
+    if name == LOCAL:
+        return None
     placement = read_placement(file)
     if name not in placement.profiles:
         raise ConfigError(f"unknown placement {name!r}; choose one of {', '.join(placement.profiles)}")
     return Profile(name, placement.common, placement.profiles[name])
 
 
-def place(task: dsl.PipelineTask, where: Profile) -> dsl.PipelineTask:
+def place(task: dsl.PipelineTask, where: Profile | None) -> dsl.PipelineTask:
     """Resources, nodes, retries, volumes, environment and labels of one task, by the kind of its stage."""
+    if where is None:
+        return task
     stage = task.component_spec.name  # the task's own name has a number where a component is used twice
     kind = _stage_class(stage, where.classes)
     _resources(task, kind)

@@ -21,7 +21,7 @@ class Results(NamedTuple):
 
 
 def training_pipeline(placement: str = "gpu") -> GraphComponent:
-    """The training pipeline for a placement profile; raises ConfigError for an unknown one."""
+    """The training pipeline for a placement profile, or `local`; raises ConfigError for an unknown one."""
     where = profile(placement)
 
     @dsl.pipeline(name="rgsud-training", description="Unpaired image deraining: two image folders in, a model out")

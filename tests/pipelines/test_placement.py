@@ -13,7 +13,7 @@ from kfp import compiler, dsl
 from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_pb2
 
 from rgsud_lib.errors import ConfigError
-from rgsud_pipelines.placement import CACHE, GPU_STAGES, TRAINING_STAGES, USER, place, profile, profiles
+from rgsud_pipelines.placement import CACHE, GPU_STAGES, LOCAL, TRAINING_STAGES, USER, place, profile, profiles
 from rgsud_pipelines.placement_file import PACKAGED, read_placement
 
 STAGES = {"data-prep", "promotion-gate", *TRAINING_STAGES}
@@ -160,6 +160,15 @@ def test_spot_training_falls_back_to_nodes_on_demand() -> None:
 def test_a_service_account_that_brings_the_identity_needs_no_secret(tmp_path: Path) -> None:
     file = edited(tmp_path, "common", "environment", "secrets", value={})
     assert all(not pod.secret_as_env for pod in Compiled("gpu", tmp_path, file).pods.values())
+
+
+def test_a_local_task_is_left_as_it_is() -> None:
+    @dsl.pipeline(name="placed")
+    def placed():
+        task = place(data_prep(), profile(LOCAL))
+        assert not task.platform_config and task._task_spec.retry_policy is None
+
+    assert LOCAL not in profiles() and placed.pipeline_spec.root.dag.tasks
 
 
 def test_another_file_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
