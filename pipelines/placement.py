@@ -117,6 +117,8 @@ def _pod(task: dsl.PipelineTask, where: Profile, stage: str) -> None:
     labels = {**common.labels, "app.kubernetes.io/component": stage, "rgsud-placement": where.name}
     for key, value in labels.items():
         kubernetes.add_pod_label(task, key, value)
+    for key, value in common.annotations.items():
+        kubernetes.add_pod_annotation(task, key, value)
     kubernetes.set_image_pull_policy(task, common.image_pull_policy)
     if common.image_pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(common.image_pull_secrets))

@@ -148,6 +148,7 @@ class Common(Section):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"]
     image_pull_secrets: tuple[Name, ...] = ()
     labels: dict[LabelKey, Label] = {}
+    annotations: dict[LabelKey, str] = {}
 
 
 class Placement(Section):

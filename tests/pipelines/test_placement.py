@@ -113,6 +113,7 @@ def test_every_pod_has_what_all_stages_need(name: str) -> None:
         own = {"app.kubernetes.io/component": stage, "rgsud-placement": name}
         assert "cost-center" in common.labels and dict(pod.pod_metadata.labels) == {**common.labels, **own}
         assert (pod.security_context.run_as_user, pod.security_context.run_as_non_root) == (USER, True)
+        assert common.annotations and dict(pod.pod_metadata.annotations) == common.annotations
         assert pod.image_pull_policy == common.image_pull_policy
         assert tuple(item.secret_name for item in pod.image_pull_secret) == common.image_pull_secrets
 
