@@ -17,7 +17,7 @@ TRAINING_STAGES = frozenset({"reward-recycling", "sr-training"})
 INFERENCE_STAGES = frozenset({"evaluation", "evaluation-shard", "promotion-gate"})
 GPU_STAGES = TRAINING_STAGES | INFERENCE_STAGES
 USER = 10001  # the image's; namespaces with the restricted pod security standard want to see it in the pod
-CACHE = "/home/rgsud/.cache"
+CACHE = "/var/cache/rgsud"  # as the image says
 LOCAL = "local"  # this machine: no Kubernetes, and no retries, which kfp.local would honour
 
 
