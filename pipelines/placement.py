@@ -55,7 +55,7 @@ def place(task: dsl.PipelineTask, where: Profile | None) -> dsl.PipelineTask:
     _nodes(task, kind)
     _attempts(task, kind)
     _volumes(task, kind)
-    _environment(task, where.common)
+    _environment(task, where.common, kind)
     _pod(task, where, stage)
     return task
 
@@ -100,7 +100,13 @@ def _volumes(task: dsl.PipelineTask, kind: StageClass) -> None:
     kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=CACHE, size_limit=kind.scratch)
 
 
-def _environment(task: dsl.PipelineTask, common: Common) -> None:
+def _environment(task: dsl.PipelineTask, common: Common, kind: StageClass) -> None:
+    image = task.container_spec.image
+    task.set_env_variable("RGSUD_IMAGE", image)  # for the nodes of a TrainJob
+    if "@" in image:
+        task.set_env_variable("RGSUD_IMAGE_DIGEST", image.partition("@")[2])
+    if kind.accelerator:
+        task.set_env_variable("RGSUD_GPUS", str(kind.accelerator.count))  # `rgsud doctor` misses what is not there
     kubernetes.use_field_path_as_env(task, env_name="KFP_RUN_ID", field_path="metadata.labels['pipeline/runid']")
     for use, objects in (
         (kubernetes.use_config_map_as_env, common.environment.config_maps),

@@ -16,25 +16,26 @@ from rgsud_lib.errors import ConfigError
 from rgsud_pipelines.placement import CACHE, GPU_STAGES, LOCAL, TRAINING_STAGES, USER, place, profile, profiles
 from rgsud_pipelines.placement_file import PACKAGED, read_placement
 
+IMAGE = f"registry.example.com/rgsud@sha256:{'0' * 64}"
 STAGES = {"data-prep", "promotion-gate", *TRAINING_STAGES}
 
 
-@dsl.component(install_kfp_package=False)
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def data_prep():
     pass
 
 
-@dsl.component(install_kfp_package=False)
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def reward_recycling():
     pass
 
 
-@dsl.component(install_kfp_package=False)
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def sr_training():
     pass
 
 
-@dsl.component(install_kfp_package=False)
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def promotion_gate():
     pass
 
@@ -65,6 +66,10 @@ class Compiled:
 
     def resources(self, stage: str) -> dict:
         return self.spec["deploymentSpec"]["executors"][f"exec-{stage}"]["container"]["resources"]
+
+    def variables(self, stage: str) -> dict[str, str]:
+        container = self.spec["deploymentSpec"]["executors"][f"exec-{stage}"]["container"]
+        return {item["name"]: item["value"] for item in container.get("env", [])}
 
     def retries(self, stage: str) -> dict:
         return self.spec["root"]["dag"]["tasks"][stage]["retryPolicy"]
@@ -124,6 +129,7 @@ def test_gpus_and_their_nodes_go_to_the_stages_that_use_them(name: str) -> None:
         wanted = name != "cpu" and stage in GPU_STAGES
         accelerator = compiled.resources(stage).get("accelerator", {})
         assert accelerator.get("resourceType") == ("nvidia.com/gpu" if wanted else None)
+        assert compiled.variables(stage).get("RGSUD_GPUS") == accelerator.get("resourceCount")
         several = name == "gpu-multi" and stage in TRAINING_STAGES
         assert (int(accelerator.get("resourceCount", 0)) > 1) == several
         assert ("nvidia.com/gpu" in {item.key for item in pod.tolerations}) == wanted
@@ -156,6 +162,11 @@ def test_spot_training_falls_back_to_nodes_on_demand() -> None:
     tolerations = {item.key: (item.operator, item.value, item.effect) for item in pod.tolerations}
     assert tolerations["cloud.google.com/gke-spot"] == ("Equal", "true", "NoSchedule")
     assert not compiled.pods["promotion-gate"].node_affinity
+
+
+def test_a_task_knows_its_image(tmp_path: Path) -> None:
+    variables = Compiled("cpu", tmp_path).variables("sr-training")
+    assert variables == {"RGSUD_IMAGE": IMAGE, "RGSUD_IMAGE_DIGEST": IMAGE.partition("@")[2]}
 
 
 def test_a_service_account_that_brings_the_identity_needs_no_secret(tmp_path: Path) -> None:
