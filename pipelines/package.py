@@ -23,6 +23,7 @@ from rgsud_lib.config import Config
 from rgsud_lib.errors import ConfigError
 from rgsud_lib.s3 import is_remote
 from rgsud_pipelines.compile import compile_one
+from rgsud_pipelines.placement import LOCAL, profiles
 
 PINNED = re.compile(r"\S+@sha256:[0-9a-f]{64}")
 S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?P<prefix>/.*)?")
@@ -57,6 +58,8 @@ def compile_package(pipeline: str, placement: str, cache: bool = True) -> Packag
 
     Raises ConfigError: unknown pipeline or placement, an image that is not pinned by digest.
     """
+    if placement == LOCAL:
+        raise ConfigError(f"placement {LOCAL!r} is this machine's; choose one of {', '.join(profiles())}")
     with tempfile.TemporaryDirectory() as folder:
         path = compile_one(pipeline, placement, Path(folder))
         package = Package(package_name(pipeline, placement), path.read_text())

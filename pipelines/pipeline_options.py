@@ -26,7 +26,7 @@ Replace = Annotated[bool, typer.Option("--replace", help="a schedule of the same
 Wait = Annotated[bool, typer.Option("--wait", help="show progress; exit code 0 only if the run succeeds")]
 Experiment = Annotated[str, typer.Option(help="the runs' group on the page; made where missing")]
 Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="take up equal tasks of earlier runs")]
-ServiceAccount = Annotated[str | None, typer.Option(help="Kubernetes identity of the pods; default: the server's")]
+ServiceAccount = Annotated[str | None, typer.Option(help="Kubernetes identity of the pods; default: the placement's")]
 Host = Annotated[str | None, typer.Option(envvar="KFP_HOST", help="https://kubeflow.example/pipeline")]
 Namespace = Annotated[str | None, typer.Option(envvar="KFP_NAMESPACE", help="your profile, where users share a server")]
 TokenFile = Annotated[Path | None, typer.Option(envvar="KFP_TOKEN_FILE", help="file that holds a bearer token")]

@@ -101,10 +101,7 @@ def _volumes(task: dsl.PipelineTask, kind: StageClass) -> None:
 
 
 def _environment(task: dsl.PipelineTask, common: Common, kind: StageClass) -> None:
-    image = task.container_spec.image
-    task.set_env_variable("RGSUD_IMAGE", image)  # for the nodes of a TrainJob
-    if "@" in image:
-        task.set_env_variable("RGSUD_IMAGE_DIGEST", image.partition("@")[2])
+    task.set_env_variable("RGSUD_IMAGE", task.container_spec.image)  # the nodes of a TrainJob take the same
     if kind.accelerator:
         task.set_env_variable("RGSUD_GPUS", str(kind.accelerator.count))  # `rgsud doctor` misses what is not there
     kubernetes.use_field_path_as_env(task, env_name="KFP_RUN_ID", field_path="metadata.labels['pipeline/runid']")

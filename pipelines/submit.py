@@ -20,6 +20,7 @@ from kfp_server_api import (
 
 from rgsud_pipelines.kfp_session import Client, KubeflowError
 from rgsud_pipelines.package import Package
+from rgsud_pipelines.placement_file import read_placement
 
 LATEST = "latest"
 
@@ -50,14 +51,17 @@ def job(
     name: str,
     service_account: str | None,
 ) -> dict[str, Any]:
-    """What a run and a recurring run have in common; the experiment is made where it is missing."""
+    """What a run and a recurring run have in common; the experiment is made where it is missing.
+
+    The pods' identity is `service_account`, else the placement file's.
+    """
     with redirect_stdout(sys.stderr):  # kfp prints a link; standard output is for the run's own
         experiment_id = client.create_experiment(experiment).experiment_id
     return {
         "display_name": name,
         "experiment_id": experiment_id,
         "runtime_config": V2beta1RuntimeConfig(parameters=parameters),
-        "service_account": service_account,
+        "service_account": service_account or read_placement().common.service_account,
         **source.request,
     }
 

@@ -16,6 +16,7 @@ from rgsud_lib.errors import ConfigError
 from rgsud_pipelines import package
 from rgsud_pipelines.compile import COMPILED
 from rgsud_pipelines.kfp_session import KubeflowError
+from rgsud_pipelines.placement_file import read_placement
 
 from .conftest import PINNED, SOURCES
 
@@ -50,11 +51,13 @@ def test_names_and_placement_are_the_users(stub, rgsud) -> None:
     assert [run["display_name"] for run in stub.sent("run_service_create_run")] == ["first", "second"]
     assert stub.sent("run_service_create_run")[0]["pipeline_spec"] == committed("training-cpu.yaml")
     assert len(stub.sent("experiment_service_create_experiment")) == 1
+    assert stub.sent("run_service_create_run")[0]["service_account"] == read_placement().common.service_account
 
 
 def test_what_is_wrong_is_never_sent(stub, rgsud) -> None:
-    for mistake in (["--set", "training.stepps=3"], ["--rainy", "my/rain"], ["--placement", "tpu"]):
-        result = rgsud("submit", *SOURCES, *mistake)
+    mistakes = "--set training.stepps=3", "--rainy my/rain", "--placement tpu", "--placement local"
+    for mistake in mistakes:
+        result = rgsud("submit", *SOURCES, *mistake.split())
         assert isinstance(result.exception, ConfigError), result.output
     assert stub.requests == []
 
