@@ -22,7 +22,7 @@ from rgsud_lib.networks import build_derainer
 
 pytest.importorskip("mlflow")
 SMALL = """derainer.width=4 derainer.encoder=[1] derainer.middle=1 derainer.decoder=[1] critic.enabled=false
-reward.scorer=rain_layer training.device=cpu gate.judges=["niqe","piqe"] gate.slowdown=0 gate.clean_drop=20"""
+reward.scorer=rain_layer training.device=cpu gate.judges=["niqe","piqe"] gate.slowdown=1000 gate.clean_drop=20"""
 VARIABLES = (
     "RGSUD_TRACKING", "RGSUD_RUN_KEY", "RGSUD_USER", "KFP_RUN_ID", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI",
     "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME",

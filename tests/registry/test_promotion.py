@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -45,8 +46,9 @@ def test_first_better_worse_and_back(config, gate_dataset: Path, make_export, wo
     verdict = json.loads((workdir / "gate" / "verdict.json").read_text())
     assert {check["rule"]: check["passed"] for check in verdict["checks"]} == {
         "sound": True, "better than doing nothing": False, "better than the champion": False,
-        "harmless to clean images": False,
+        "harmless to clean images": False, "quick": True,
     }  # fmt: skip
+    assert re.fullmatch(r"\d+\.\d\d s a megapixel \(champion \d+\.\d\d s\), .*", verdict["checks"][-1]["text"])
     page = (workdir / "gate" / "verdict.html").read_text()
     assert "Hold version 3" in page and "champion version 2" in page and "data:image/jpeg" in page
     assert gate(good) == "hold", "the champion is not its own challenger"
