@@ -1,0 +1,52 @@
+"""Real servers for the integration tests, one of each a session. They fail, never skip, where a program is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ceph import S3Server
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Ceph's S3 gateway; `stop()` kills it, `start()` brings it back with its objects."""
+    server = S3Server(tmp_path_factory.mktemp("ceph"))
+    try:
+        server.bring_up()
+        yield server
+    finally:
+        server.shut_down()
+
+
+@pytest.fixture
+def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, with this process's environment set to find it."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
+@pytest.fixture
+def s3(s3_environment: S3Server) -> Any:
+    """A boto3 client of the server."""
+    import boto3
+
+    return boto3.client("s3", endpoint_url=s3_environment.endpoint)
+
+
+@pytest.fixture
+def new_bucket(s3: Any, request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Makes an empty bucket, named after the test, at each call."""
+    made: list[str] = []
+
+    def make() -> str:
+        name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
+        made.append(f"{name}-{len(made)}")
+        s3.create_bucket(Bucket=made[-1])
+        return made[-1]
+
+    return make
