@@ -1,23 +1,44 @@
-# One image for every stage. The base is an argument, so that a mirror or a pinned digest can take its place.
+# One image for every stage, the MLflow server and serving. The base is an argument, so that a mirror or a pinned
+# digest can take its place. Built by `make image`, which fills in VERSION and COMMIT.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /src
-RUN python3 -m venv /opt/rgsud && /opt/rgsud/bin/pip install --no-cache-dir --disable-pip-version-check uv==0.13.9
-# The pinned packages come first: this layer changes only with the lock.
+# The installer stays behind in this stage; without pip nobody adds to the finished image.
+RUN python3 -m venv --without-pip /opt/rgsud \
+    && python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check uv==0.13.9
+# The pinned packages come first: this layer changes only with the lock. Compiled now, since nothing can be written later.
 COPY requirements.lock ./
-RUN /opt/rgsud/bin/uv pip install --no-cache --python /opt/rgsud/bin/python --compile-bytecode --require-hashes -r requirements.lock
+RUN /opt/uv/bin/uv pip install --no-cache --python /opt/rgsud/bin/python --compile-bytecode --require-hashes -r requirements.lock
 COPY pyproject.toml README.md ./
 COPY rgsud_lib rgsud_lib
 COPY components components
 COPY pipelines pipelines
-RUN /opt/rgsud/bin/uv pip install --no-cache --python /opt/rgsud/bin/python --no-deps --no-build-isolation .
+RUN /opt/uv/bin/uv pip install --no-cache --python /opt/rgsud/bin/python --compile-bytecode --no-deps --no-build-isolation .
 
 FROM ${BASE_IMAGE}
+# A fixed id: volumes on a cluster are handed out by number. Only the cache folder and /tmp are written to, so the
+# root file system may be read-only with those two mounted.
+RUN groupadd --gid 10001 rgsud \
+    && useradd --uid 10001 --gid 10001 --home-dir /var/cache/rgsud --no-create-home --shell /usr/sbin/nologin rgsud \
+    && install -d -o 10001 -g 10001 /var/cache/rgsud
 COPY --from=build /opt/rgsud /opt/rgsud
-# A fixed id: volumes on a cluster are handed out by number.
-RUN useradd --uid 10001 --user-group --create-home rgsud
+ENV PATH=/opt/rgsud/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/var/cache/rgsud \
+    RGSUD_CACHE=/var/cache/rgsud \
+    XDG_CACHE_HOME=/var/cache/rgsud \
+    HF_HOME=/var/cache/rgsud/huggingface \
+    TORCH_HOME=/var/cache/rgsud/torch \
+    MPLCONFIGDIR=/var/cache/rgsud/matplotlib
+ARG VERSION=unknown
+ARG COMMIT=unknown
+LABEL org.opencontainers.image.title="rgsud" \
+      org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$COMMIT
+ENV RGSUD_COMMIT=$COMMIT
 USER 10001:10001
-WORKDIR /home/rgsud
-ENV PATH=/opt/rgsud/bin:$PATH PYTHONUNBUFFERED=1
-ENTRYPOINT ["rgsud"]
+WORKDIR /var/cache/rgsud
+HEALTHCHECK --interval=10m --timeout=60s --start-period=60s CMD ["rgsud", "doctor"]
+CMD ["rgsud", "--help"]

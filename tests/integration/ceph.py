@@ -128,6 +128,16 @@ class S3Server:
             return subprocess.Popen(command, env=self._environment, stdout=output, stderr=output)
 
 
+def stop_gently(process: subprocess.Popen[bytes], patience: float = 30) -> None:
+    """SIGTERM, and SIGKILL for one that does not listen."""
+    process.terminate()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def free_port() -> int:
     """A TCP port of the loopback interface that nobody listens on."""
     with socket.socket() as probe:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from ceph import S3Server
+from containers import DockerDaemon, Image
+from mlflow_process import MlflowServer
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +51,31 @@ def new_bucket(s3: Any, request: pytest.FixtureRequest) -> Callable[[], str]:
         return made[-1]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def docker_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerDaemon]:
+    """A Docker daemon of our own, which goes with all it holds."""
+    daemon = DockerDaemon(tmp_path_factory.mktemp("docker"))
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def rgsud_image(docker_daemon: DockerDaemon) -> Image:
+    """The image of the Dockerfile, under the name that the compiled pipelines have in development."""
+    return docker_daemon.build()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """An MLflow server with its artifacts in a bucket of the S3 server, written by the clients."""
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow"), s3_server)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
