@@ -42,6 +42,7 @@ osd pool default pg autoscale mode = off
 osd objectstore = memstore
 osd max object name len = 256
 memstore device bytes = 4294967296
+rgw dns name = localhost
 rgw frontends = beast endpoint=127.0.0.1:{port}
 """
 KEYRING = """

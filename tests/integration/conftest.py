@@ -14,29 +14,24 @@ from mlflow_process import MlflowServer
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """Ceph's S3 gateway; `stop()` kills it, `start()` brings it back with its objects."""
+    """Ceph's S3 gateway, which the environment names from then on; `stop()` kills it, `start()` brings it back."""
     server = S3Server(tmp_path_factory.mktemp("ceph"))
-    try:
-        server.bring_up()
-        yield server
-    finally:
-        server.shut_down()
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            server.bring_up()
+            for name, value in server.environment().items():
+                patch.setenv(name, value)
+            yield server
+        finally:
+            server.shut_down()
 
 
 @pytest.fixture
-def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """The server, with this process's environment set to find it."""
-    for name, value in s3_server.environment().items():
-        monkeypatch.setenv(name, value)
-    return s3_server
-
-
-@pytest.fixture
-def s3(s3_environment: S3Server) -> Any:
+def s3(s3_server: S3Server) -> Any:
     """A boto3 client of the server."""
     import boto3
 
-    return boto3.client("s3", endpoint_url=s3_environment.endpoint)
+    return boto3.client("s3", endpoint_url=s3_server.endpoint)
 
 
 @pytest.fixture
