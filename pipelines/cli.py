@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rgsud_lib import __version__
+from rgsud_pipelines.doctor_commands import doctor
 from rgsud_pipelines.new_data_commands import new_data
 from rgsud_pipelines.pipeline_commands import pipeline
 from rgsud_pipelines.registry_commands import registry
@@ -283,6 +284,9 @@ def show_config(preset: Preset = "demo", settings: Override = None) -> None:
         described = known.description if known else None
         text = value if isinstance(value, str) else json.dumps(value)
         typer.echo(f"{path}={text}" + (f"  # {described}" if described else ""))
+
+
+app.command()(doctor)
 
 
 def main() -> None:

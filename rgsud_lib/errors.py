@@ -25,5 +25,9 @@ class RegistryError(RgsudError):
     """The model registry cannot be reached, lacks what was asked for, or changed meanwhile."""
 
 
+class NodeError(RgsudError):
+    """This machine, or a service it needs, cannot do the work; another one may."""
+
+
 class Preempted(RgsudError):
     """SIGTERM arrived and the state was saved; the same command resumes. Exit code 143."""

@@ -11,6 +11,8 @@ import fcntl
 import logging
 import os
 import re
+import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,6 +107,22 @@ def open_runs(client: MlflowClient, workdir: Path | str, run_key: str, stage: st
         tags |= {PARENT: parent, "mlflow.source.name": "rgsud"}
         child = client.create_run(experiment, run_name=stage, tags=tags)
         return RunIds(child.info.run_id, parent, owns_parent, resumed=False)
+
+
+def try_artifacts() -> str:
+    """Write and delete a tiny file where artifacts of new runs go, on the server in MLFLOW_TRACKING_URI."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    client = connect(Path())
+    found = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
+    location = (found or client.get_experiment("0")).artifact_location
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder, "doctor")
+        probe.write_text("rgsud doctor")
+        place = get_artifact_repository(f"{location}/doctor-{uuid.uuid4().hex}", client.tracking_uri)
+        place.log_artifact(str(probe))
+        place.delete_artifacts(probe.name)
+    return location
 
 
 def _create_database(workdir: Path) -> None:

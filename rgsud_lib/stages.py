@@ -16,6 +16,7 @@ from typing import Any
 from rgsud_lib import tracking
 from rgsud_lib.bundle import is_sealed, open_bundle, seal
 from rgsud_lib.config import Config, digest_of
+from rgsud_lib.doctor import check_node
 from rgsud_lib.files import CHECKPOINT, link_tree
 from rgsud_lib.remote import finish, open_anywhere, pulled
 from rgsud_lib.s3 import is_remote
@@ -33,6 +34,7 @@ STAGES = {
     "evaluate": ("evaluation", (*SCORING, "evaluation")),
     "export": ("export", ("derainer", "export")),
 }
+ON_GPU = {"recycle", "reinforce", "evaluate"}  # where a placement has GPUs: these look at their machine first
 # What a stage does: (its folder, its MLflow run) -> facts for the bundle. Heavy imports happen in there,
 # so that a stage that was finished before costs nothing.
 Work = Callable[[Path, tracking.StageRun], dict[str, Any]]
@@ -149,6 +151,8 @@ def _stage(stage: str, config: Config, inputs: dict[str, str], workdir: Place, w
 
     def make(folder: Path, deliver: Callable[[], object]) -> None:
         logger.info("%s: working in %s", stage, folder)
+        if stage in ON_GPU:
+            check_node(stage, workdir)
         with tracking.stage_run(stage, config, workdir, key) as run:
             for name, digest in inputs.items():
                 run.log_input(name, digest, source=str(workdir), context=stage)

@@ -26,7 +26,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             server.shut_down()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def s3(s3_server: S3Server) -> Any:
     """A boto3 client of the server."""
     import boto3
@@ -50,7 +50,7 @@ def new_bucket(s3: Any, request: pytest.FixtureRequest) -> Callable[[], str]:
 
 @pytest.fixture(scope="session")
 def docker_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerDaemon]:
-    """A Docker daemon of our own, which goes with all it holds."""
+    """A Docker daemon of our own, which goes with all it holds, or the one that DOCKER_HOST names."""
     daemon = DockerDaemon(tmp_path_factory.mktemp("docker"))
     try:
         daemon.start()

@@ -31,17 +31,22 @@ class Image(NamedTuple):
 
 
 class DockerDaemon:
-    """`address` is its DOCKER_HOST; `client` a docker-py client."""
+    """A daemon of our own, or the one that DOCKER_HOST names, at `address`; `client` is docker-py's."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.address = folder, f"unix://{folder}/docker.sock"
+        self.folder, self.address = folder, os.environ.get("DOCKER_HOST") or f"unix://{folder}/docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
         self.client: Any = None
 
     def start(self) -> None:
-        """Start the daemon and wait for its answer."""
+        """Start the daemon, unless it is there, and connect to it."""
         import docker
 
+        if self.address == f"unix://{self.folder}/docker.sock":
+            self._spawn()
+        self.client = docker.DockerClient(self.address, timeout=600)
+
+    def _spawn(self) -> None:
         places = ("--data-root", "data", "--exec-root", "exec", "--pidfile", "docker.pid")
         options = [part if part.startswith("--") else str(self.folder / part) for part in places]
         with open(self.folder / "dockerd.log", "wb") as log:
@@ -52,10 +57,9 @@ class DockerDaemon:
                 break
             assert self._process.poll() is None, (self.folder / "dockerd.log").read_text()
             time.sleep(0.1)
-        self.client = docker.DockerClient(self.address, timeout=600)
 
     def stop(self) -> None:
-        """End it, its containers and its images."""
+        """End what was started here, with its containers and images."""
         if self.client is not None:
             self.client.close()
         if self._process is not None:

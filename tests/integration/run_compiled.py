@@ -1,6 +1,6 @@
-"""Run a compiled pipeline in containers: python run_compiled.py JOB.json, see `Job` in test_pipeline.py.
+"""Run a compiled pipeline in containers, in a process of its own: kfp.local keeps its settings for good.
 
-A process of its own, since kfp.local keeps its settings for good. Prints the outputs as JSON.
+python run_compiled.py JOB.json, with its keys pipeline (file), arguments, environment, labels, root (folder).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def main(job: dict[str, Any]) -> None:
         # KFP removes a container before it has read its exit code, and takes one that it cannot find for a success;
         # and a task's own environment replaces the runner's.
         environment = {**job["environment"], **(options.pop("environment", None) or {})}
-        return run(self, image, command, **{**options, "auto_remove": False, "environment": environment})
+        changed = {"auto_remove": False, "environment": environment, "labels": job["labels"]}
+        return run(self, image, command, **{**options, **changed})
 
     ContainerCollection.run = keep
     os.umask(0)  # the image's user writes where this one made the folders
     Path(job["root"]).mkdir(parents=True, exist_ok=True)
     local.init(local.DockerRunner(network_mode="host"), pipeline_root=job["root"])
-    task = components.load_component_from_file(job["pipeline"])(**job["arguments"])
-    print(json.dumps({name: getattr(value, "metadata", value) for name, value in task.outputs.items()}))
+    components.load_component_from_file(job["pipeline"])(**job["arguments"])
 
 
 if __name__ == "__main__":
