@@ -275,7 +275,9 @@ def _facts(config: Config) -> dict[str, str]:
         "rgsud.device": _device(config),
     }
     checkout = Path(__file__).parents[1]
-    if (checkout / ".git").exists():
+    if os.environ.get("RGSUD_COMMIT"):  # the image says of which it was made
+        facts["mlflow.source.git.commit"] = os.environ["RGSUD_COMMIT"]
+    elif (checkout / ".git").exists():
         command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
         git = subprocess.run(command, capture_output=True, text=True, check=False)
         facts["mlflow.source.git.commit"] = git.stdout.strip() or "unknown"

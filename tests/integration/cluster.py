@@ -60,15 +60,18 @@ class Cluster:
         done = subprocess.run(command, env=host, capture_output=True, text=True)
         return Outcome(done.returncode, done.stdout + done.stderr, time.monotonic() - start)
 
+    def containers(self, run_id: str) -> dict[str, Any]:
+        """A run's containers by component, or by command where it is none of ours."""
+        found = {}
+        for container in self.daemon.client.containers.list(all=True, filters={"label": f"run={run_id}"}):
+            command, flag = container.attrs["Config"]["Cmd"], "--function_to_execute"
+            name = command[command.index(flag) + 1] if flag in command else " ".join(command)
+            found[name] = container
+        return found
+
     def exit_codes(self, run_id: str) -> dict[str, int]:
         """Of a run's containers, by component."""
-        codes = {}
-        for container in self.daemon.client.containers.list(all=True, filters={"label": f"run={run_id}"}):
-            command = container.attrs["Config"]["Cmd"]
-            flag = "--function_to_execute"
-            name = command[command.index(flag) + 1] if flag in command else " ".join(command)
-            codes[name] = container.attrs["State"]["ExitCode"]
-        return codes
+        return {name: found.attrs["State"]["ExitCode"] for name, found in self.containers(run_id).items()}
 
     def bundles(self) -> dict[str, Bundle]:
         """The finished stages in S3, by the name of their folder."""

@@ -5,7 +5,9 @@ What is asserted lies in S3, in MLflow and in the containers' exit codes; the ru
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,7 +45,9 @@ def first(cluster: Cluster) -> Outcome:
     return cluster.run("first", TRAINING)
 
 
-def test_a_run_leaves_its_results_in_s3_and_its_runs_in_mlflow(cluster, first, monkeypatch, tmp_path, capsys) -> None:
+def test_a_run_leaves_results_in_s3_and_runs_in_mlflow(
+    cluster, first, rgsud_image, monkeypatch, tmp_path, capsys
+) -> None:
     assert first.code == 0, first.log[-3000:]
     with capsys.disabled():
         print(f"\nfirst run: {first.seconds:.0f} s")
@@ -58,6 +62,8 @@ def test_a_run_leaves_its_results_in_s3_and_its_runs_in_mlflow(cluster, first, m
         assert runs[stage].info.status == "FINISHED"
         assert runs[stage].data.tags["rgsud.bundle_digest"] == bundle.digest
     assert runs["recycle"].data.metrics["loss/derain"] > 0
+    labels = cluster.daemon.client.images.get(rgsud_image.name).labels
+    assert runs["recycle"].data.tags["mlflow.source.git.commit"] == labels["org.opencontainers.image.revision"]
     artifacts = {file.name.rpartition("/")[2] for file in storage.list_files(f"s3://{cluster.mlflow.bucket}/artifacts")}
     assert {"report.html", "model_card.md"} <= artifacts
 
@@ -100,6 +106,35 @@ def test_a_stage_that_exits_3_fails_the_run_everywhere(cluster, first, tmp_path:
     assert "evaluation" not in codes and codes["finalize"] == 0
     assert cluster.parent("exit3").info.status == "FAILED"
     assert not any(name.startswith("reinforce-") and b.facts.get("steps") == 9 for name, b in cluster.bundles().items())
+
+
+def test_a_run_outlives_ten_seconds_without_s3(cluster, first, s3_server) -> None:
+    """The server is killed as a stage begins, and comes back ten seconds after the stage has noticed."""
+    with ThreadPoolExecutor() as pool:
+        started = pool.submit(cluster.run, "outage", TRAINING, "training.seed=1")
+        try:
+            await_log(cluster, "reward_recycling", "")
+            s3_server.stop()
+            await_log(cluster, "reward_recycling", "the server does not answer")
+            time.sleep(10)
+        finally:
+            s3_server.start()
+        outcome = started.result()
+    assert outcome.code == 0, outcome.log[-3000:]
+    assert set(cluster.exit_codes("outage").values()) == {0}
+    assert cluster.parent("outage").info.status == "FINISHED"
+    assert {"recycle", "reinforce", "evaluate", "export"} <= set(cluster.children("outage"))
+
+
+def await_log(cluster: Cluster, component: str, words: str) -> None:
+    """Return once a container of the run "outage" is there and has said `words`."""
+    deadline = time.monotonic() + 600
+    while True:
+        container = cluster.containers("outage").get(component)
+        if container is not None and words in container.logs().decode(errors="replace"):
+            return
+        assert time.monotonic() < deadline, f"{component} never said {words!r}"
+        time.sleep(0.2)
 
 
 def test_a_wrong_secret_is_named_and_not_shown(cluster, tmp_path: Path) -> None:
