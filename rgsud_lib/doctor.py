@@ -170,8 +170,8 @@ def mlflow_artifacts() -> Finding:
 
 def image() -> Finding:
     """Which image and code this is, as its labels and the placement say."""
-    digest, commit = os.environ.get("RGSUD_IMAGE_DIGEST"), os.environ.get("RGSUD_COMMIT")
-    return Finding("image", "ok", f"{digest or 'digest unknown'}, commit {commit or 'unknown'}, rgsud {__version__}")
+    name, commit = os.environ.get("RGSUD_IMAGE"), os.environ.get("RGSUD_COMMIT")
+    return Finding("image", "ok", f"{name or 'unknown'}, commit {commit or 'unknown'}, rgsud {__version__}")
 
 
 def packages() -> Finding:

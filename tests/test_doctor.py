@@ -19,7 +19,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("RGSUD_GPUS", "MLFLOW_TRACKING_URI", "RGSUD_IMAGE_DIGEST", "RGSUD_COMMIT"):
+    for name in ("RGSUD_GPUS", "MLFLOW_TRACKING_URI", "RGSUD_IMAGE", "RGSUD_COMMIT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RGSUD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(doctor, "GPU_PROBE", "print('[]')")
@@ -102,8 +102,8 @@ def test_an_absent_mlflow_is_a_warning_that_stops_nothing(monkeypatch, tmp_path:
 
 
 def test_image_and_packages(monkeypatch) -> None:
-    monkeypatch.setenv("RGSUD_IMAGE_DIGEST", "sha256:abc")
-    assert doctor.image().message.startswith("sha256:abc, commit unknown, rgsud ")
+    monkeypatch.setenv("RGSUD_IMAGE", "registry/rgsud@sha256:abc")
+    assert doctor.image().message.startswith("registry/rgsud@sha256:abc, commit unknown, rgsud ")
     assert "torch 2." in doctor.packages().message
     monkeypatch.setattr("importlib.metadata.requires", lambda name: ["torch>=99", "absent-package>=1"])
     found = doctor.packages()
