@@ -11,10 +11,11 @@ from kfp import compiler
 
 from rgsud_lib.errors import ConfigError
 from rgsud_pipelines.placement import profiles
+from rgsud_pipelines.retraining import retraining_pipeline
 from rgsud_pipelines.training import training_pipeline
 
 COMPILED = Path(__file__).parent / "compiled"
-PIPELINES = {"training": training_pipeline}
+PIPELINES = {"training": training_pipeline, "retraining": retraining_pipeline}
 
 
 def compile_all(folder: Path = COMPILED) -> list[Path]:

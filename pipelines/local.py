@@ -12,12 +12,13 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
 import psutil
 from kfp import local
+from kfp.dsl.graph_component import GraphComponent
 
 from rgsud_lib.config import Config
 from rgsud_lib.errors import Preempted
@@ -27,11 +28,20 @@ from rgsud_lib.task import FAILURE, LAUNCHER, STDERR, STOPPING, StageFailure, ex
 from rgsud_pipelines.placement import LOCAL
 from rgsud_pipelines.training import training_pipeline
 
+Pipeline = Callable[[str], GraphComponent]  # the DAG for a placement
 
-def run_pipeline(config: Config, rainy: str, clean: str, paired: str | None, workdir: Path | str) -> dict[str, str]:
+
+def run_pipeline(
+    config: Config,
+    rainy: str,
+    clean: str,
+    paired: str | None,
+    workdir: Path | str,
+    pipeline: Pipeline = training_pipeline,
+) -> dict[str, str]:
     """Run (or resume) all stages under `workdir`, a folder or an `s3://` address.
 
-    Returns where the stages' bundles lie by artifact: evaluation, exported.
+    Returns where the bundles of those that ran lie by artifact, such as evaluation and exported.
 
     Raises StageFailure with the failed stage's message and exit code, Preempted after SIGTERM.
     """
@@ -46,10 +56,26 @@ def run_pipeline(config: Config, rainy: str, clean: str, paired: str | None, wor
             try:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", module=r"kfp\.")  # the image means nothing on this machine
-                    run = training_pipeline(LOCAL)(**arguments, workdir=canonical(workdir))
+                    dag = pipeline(LOCAL)
+                    dag(**arguments, workdir=canonical(workdir))
             except RuntimeError as error:
                 raise _reason(failure, received, log) from error
-        return {name: run.outputs[name].metadata["folder"] for name in ("evaluation", "exported")}
+        return _folders(root, dag.pipeline_spec.pipeline_info.name)
+
+
+def _folders(root: Path, pipeline: str) -> dict[str, str]:
+    """Where the bundles lie, by artifact name, as the tasks of the last run reported it.
+
+    KFP hands nothing out of an exit handler, so this reads what its tasks wrote.
+    """
+    last = max(root.glob(f"{pipeline}-*"))  # their names end with the time
+    folders = {}
+    for file in last.rglob("executor_output.json"):
+        for name, found in json.loads(file.read_text()).get("artifacts", {}).items():
+            folder = found["artifacts"][0].get("metadata", {}).get("folder")
+            if folder:
+                folders[name] = folder
+    return folders
 
 
 @contextlib.contextmanager

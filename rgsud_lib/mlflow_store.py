@@ -29,7 +29,7 @@ from rgsud_lib.remote import local_root
 from rgsud_lib.storage import canonical
 
 EXPERIMENT = "rgsud"
-RUN_KEY, STAGE_KEY, WORKDIR = "rgsud.run_key", "rgsud.stage_key", "rgsud.workdir"
+RUN_KEY, STAGE_KEY, STAGE, WORKDIR = "rgsud.run_key", "rgsud.stage_key", "rgsud.stage", "rgsud.workdir"
 PARENT = "mlflow.parentRunId"
 logger = logging.getLogger("rgsud")
 
@@ -89,18 +89,13 @@ def open_runs(client: MlflowClient, workdir: Path | str, run_key: str, stage: st
         experiment = find_experiment(client, workdir)
         given = _given_run(client)
         old = _unfinished(client, experiment, key, workdir)
-        adopted = given is not None and PARENT in given.data.tags
-        if adopted:
-            parent, owns_parent = given.data.tags[PARENT], False
-        elif given is not None:
-            parent, owns_parent = given.info.run_id, False
-        else:
-            parent, owns_parent = _parent(client, experiment, run_key, name), True
+        parent, owns_parent = _parent(client, experiment, given, run_key, name)
         if old is not None:
             client.update_run(old.info.run_id, status="RUNNING")
-            return RunIds(old.info.run_id, old.data.tags.get(PARENT, parent), owns_parent, resumed=True)
-        tags = {STAGE_KEY: key, WORKDIR: canonical(workdir), "rgsud.stage": stage}
-        if adopted:
+            client.set_tag(old.info.run_id, PARENT, parent)  # it belongs to the pipeline run that finishes it
+            return RunIds(old.info.run_id, parent, owns_parent, resumed=True)
+        tags = {STAGE_KEY: key, WORKDIR: canonical(workdir), STAGE: stage}
+        if given is not None and PARENT in given.data.tags:
             for tag, value in tags.items():
                 client.set_tag(given.info.run_id, tag, value)
             return RunIds(given.info.run_id, parent, owns_parent, resumed=False)
@@ -123,6 +118,18 @@ def try_artifacts() -> str:
         place.log_artifact(str(probe))
         place.delete_artifacts(probe.name)
     return location
+
+
+def open_parent(client: MlflowClient, workdir: Path | str, run_key: str, name: str) -> tuple[str, bool]:
+    """Find or create the pipeline's parent run; False where somebody else opens and closes it."""
+    with _locked(workdir):
+        return _parent(client, find_experiment(client, workdir), _given_run(client), run_key, name)
+
+
+def stage_runs(client: MlflowClient, workdir: Path | str, tag: str, value: str) -> list[Run]:
+    """The stages' runs with this tag, the oldest first: PARENT gives a pipeline's, STAGE_KEY a result's."""
+    runs = _tagged(client, find_experiment(client, workdir), tag, value)
+    return [run for run in runs if STAGE in run.data.tags]
 
 
 def _create_database(workdir: Path) -> None:
@@ -176,13 +183,15 @@ def _unfinished(client: MlflowClient, experiment: str, key: str, workdir: Path |
     return next((run for run in runs if run.data.tags.get(WORKDIR) == place and run.info.status != "FINISHED"), None)
 
 
-def _parent(client: MlflowClient, experiment: str, run_key: str, name: str) -> str:
+def _parent(client: MlflowClient, experiment: str, given: Run | None, run_key: str, name: str) -> tuple[str, bool]:
+    if given is not None:
+        return given.data.tags.get(PARENT, given.info.run_id), False
     found = _tagged(client, experiment, RUN_KEY, run_key)
     if found:
         client.update_run(found[0].info.run_id, status="RUNNING")
-        return found[0].info.run_id
+        return found[0].info.run_id, True
     tags = {RUN_KEY: _quotable(run_key), "mlflow.source.name": "rgsud"}
-    return client.create_run(experiment, run_name=name, tags=tags).info.run_id
+    return client.create_run(experiment, run_name=name, tags=tags).info.run_id, True
 
 
 def _tagged(client: MlflowClient, experiment: str, tag: str, value: str) -> list[Run]:

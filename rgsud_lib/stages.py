@@ -35,6 +35,14 @@ STAGES = {
     "export": ("export", ("derainer", "export")),
 }
 ON_GPU = {"recycle", "reinforce", "evaluate"}  # where a placement has GPUs: these look at their machine first
+# What each stage is made from: the kinds of its input bundles, or the image sources.
+INPUTS = {
+    "prepare": ("sources",),
+    "recycle": ("dataset",),
+    "reinforce": ("dataset", "recycled"),
+    "evaluate": ("dataset", "recycled", "reinforced"),
+    "export": ("dataset", "reinforced", "evaluation"),
+}
 # What a stage does: (its folder, its MLflow run) -> facts for the bundle. Heavy imports happen in there,
 # so that a stage that was finished before costs nothing.
 Work = Callable[[Path, tracking.StageRun], dict[str, Any]]
@@ -125,6 +133,11 @@ def export(config: Config, dataset: Place, reinforced: Place, evaluation: Place,
     return folder
 
 
+def stage_key(stage: str, config: Config, inputs: dict[str, str]) -> str:
+    """What names a stage's result: digests of its sections of the configuration and of its inputs."""
+    return digest_of({"config": config.digest(*STAGES[stage][1]), "inputs": inputs})
+
+
 def _train_critic(config: Config, folder: Path) -> None:
     """The critic of a dataset that is being prepared, from its clean training images."""
     from functools import partial
@@ -146,7 +159,7 @@ def _stage(stage: str, config: Config, inputs: dict[str, str], workdir: Place, w
     """Return the stage's sealed bundle, doing or resuming `work` where it is not finished."""
     kind, sections = STAGES[stage]
     config_digest = config.digest(*sections)
-    key = digest_of({"config": config_digest, "inputs": inputs})
+    key = stage_key(stage, config, inputs)
     place = f"{str(workdir).rstrip('/')}/stages/{stage}-{key}"
 
     def make(folder: Path, deliver: Callable[[], object]) -> None:

@@ -41,16 +41,19 @@ class StageFailure(RgsudError):
 
 
 @contextmanager
-def task(stage: str) -> Iterator[None]:
-    """Run a stage in a process of its own; an error with a message ends the process without a traceback."""
+def task(stage: str, always: bool = False) -> Iterator[None]:
+    """Run a stage in a process of its own; an error with a message ends the process without a traceback.
+
+    `always`: even where the launcher was asked to stop.
+    """
     _attach()
     try:
-        if os.environ.get(STOPPING):
+        if os.environ.get(STOPPING) and not always:
             raise Preempted(f"stopped before {stage}; the same command goes on from here")
         yield
     except BaseException as error:
         known = explain(error)
-        if os.environ.get(FAILURE):
+        if os.environ.get(FAILURE) and not Path(os.environ[FAILURE]).exists():  # the first failure is the reason
             code, message = known or (1, f"{type(error).__name__}: {error}")
             write_json(Path(os.environ[FAILURE]), {"stage": stage, "exit_code": code, "message": message})
         if known is None:

@@ -25,15 +25,18 @@ from rgsud_lib import __version__
 from rgsud_lib.config import Config, digest_of
 from rgsud_lib.errors import Preempted
 from rgsud_lib.storage import canonical
+from rgsud_lib.task import LAUNCHER
 
 if TYPE_CHECKING:
     import numpy as np
+    from mlflow.tracking import MlflowClient
 
 BATCH = 1000  # metrics, MLflow's limit for one log_batch
 PARAMS = 100  # parameters, likewise
 PARAM_LENGTH = 6000
 # How MLflow names a slider's pictures.
 IMAGE_FILE = re.compile(r"(?P<key>.+)\+step\+(?P<step>\d+)\+timestamp\+.+compressed\.webp")
+SECONDS = "cost/seconds"  # spent on the stage, over all attempts
 REFUSED = re.compile(r"[^\w\-. :/]")  # what MLflow takes in no metric's name, such as the + of an ensemble
 logger = logging.getLogger("rgsud")
 
@@ -96,6 +99,15 @@ def run_key(config: Config, workdir: Path | str) -> str:
     return given or digest_of({"workdir": canonical(workdir), "config": config.digest()})
 
 
+def parent_name(config: Config) -> str:
+    return f"{config.preset} {config.digest()[:8]}"
+
+
+def finalized_later() -> bool:
+    """Whether this process is a task of a pipeline, whose last task (`finalize`) closes the parent run."""
+    return bool(os.environ.get("KFP_RUN_ID") or os.environ.get(LAUNCHER))
+
+
 class _MlflowRun(StageRun):
     """Every call becomes an operation in a queue that is sent in order; sending one twice is harmless."""
 
@@ -106,6 +118,7 @@ class _MlflowRun(StageRun):
         self._failures = mlflow_store.failures()
         self._queue: deque[Callable[[], None]] = deque()
         self._retry_at = 0.0
+        self._began, self._spent_before = time.time(), 0.0
         self._last_step: dict[str, int] = {}
         self._images: set[tuple[str, int]] = set()
         self._monitor: Any = None
@@ -137,11 +150,11 @@ class _MlflowRun(StageRun):
         self._send(partial(self._set_tags, dict(tags)))
 
     def close(self, status: str) -> None:
-        """Send what is left and set the status of the run and, where it is ours, of its parent."""
+        """Send what is left, the seconds spent, and the status of the run and, where it is ours, of its parent."""
         if self._monitor is not None:
             self._monitor.finish()
         self._retry_at = 0.0
-        self._send(partial(self._close, status))
+        self._send(partial(self._close, status, time.time()))
         if self._queue:
             logger.warning("MLflow did not get %d of this stage's records; its log.jsonl has them", len(self._queue))
 
@@ -157,7 +170,7 @@ class _MlflowRun(StageRun):
         except self._failures as error:
             now = time.monotonic()
             self._retry_at = now + 10 * (now - start)  # a server that hangs may take a tenth of the time at most
-            logger.warning("MLflow cannot be written (%s); training goes on and this is sent later", _first_line(error))
+            logger.warning("MLflow cannot be written (%s); training goes on and this is sent later", first_line(error))
 
     def _deliver(self, operation: Callable[[], None]) -> None:
         """Run one operation; what MLflow will never take is left out with a warning, for the sake of the rest."""
@@ -166,32 +179,24 @@ class _MlflowRun(StageRun):
         except self._failures as error:
             if not self._store.is_final(error):
                 raise
-            logger.warning("MLflow refused a record, which is left out: %s", _first_line(error))
+            logger.warning("MLflow refused a record, which is left out: %s", first_line(error))
 
     def _open(self, stage: str, config: Config, workdir: Path | str, key: str) -> None:
         self._client = self._store.connect(workdir)
-        name = f"{config.preset} {config.digest()[:8]}"
-        self._ids = self._store.open_runs(self._client, workdir, run_key(config, workdir), stage, key, name)
+        self._ids = self._store.open_runs(
+            self._client, workdir, run_key(config, workdir), stage, key, parent_name(config)
+        )
         for run_id in filter(None, (self._ids.child, self._ids.parent)):
-            self._describe(run_id, config)
+            describe(self._client, run_id, config)
         self.run_id = self._ids.child
         if self._ids.resumed:
             self._read_progress()
         self._start_monitor()
 
-    def _describe(self, run_id: str, config: Config) -> None:
-        from mlflow.entities import Param, RunTag
-
-        known = self._client.get_run(run_id).data.params  # MLflow refuses another value for a logged parameter
-        flat = {name: str(value)[:PARAM_LENGTH] for name, value in config.flat().items() if name not in known}
-        params = [Param(name, value) for name, value in flat.items()]
-        for start in range(0, len(params), PARAMS):
-            self._client.log_batch(run_id, params=params[start : start + PARAMS])
-        self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in _facts(config).items()])
-        self._client.log_dict(run_id, json.loads(config.model_dump_json()), "config.json")
-
     def _read_progress(self) -> None:
-        for name in self._client.get_run(self.run_id).data.metrics:
+        metrics = self._client.get_run(self.run_id).data.metrics
+        self._spent_before = metrics.get(SECONDS, 0.0)
+        for name in metrics:
             if not name.startswith("system/"):
                 history = self._client.get_metric_history(self.run_id, name)
                 self._last_step[name] = max(point.step for point in history)
@@ -249,10 +254,25 @@ class _MlflowRun(StageRun):
         self._monitor = SystemMetricsMonitor(self.run_id, resume_logging=self._ids.resumed, tracking_uri=uri)
         self._monitor.start()
 
-    def _close(self, status: str) -> None:
+    def _close(self, status: str, now: float) -> None:
+        spent = self._spent_before + now - self._began
+        self._log_batch(self.run_id, _metrics([{"step": 0, SECONDS: spent}], int(now * 1000)))
         self._client.set_terminated(self.run_id, status)
-        if self._ids.parent is not None and self._ids.owns_parent:
+        if self._ids.owns_parent and (status != "FINISHED" or not finalized_later()):
             self._client.set_terminated(self._ids.parent, status)
+
+
+def describe(client: MlflowClient, run_id: str, config: Config) -> None:
+    """Parameters, tags and the whole configuration of a run; what it has already is left as it is."""
+    from mlflow.entities import Param, RunTag
+
+    known = client.get_run(run_id).data.params  # MLflow refuses another value for a logged parameter
+    flat = {name: str(value)[:PARAM_LENGTH] for name, value in config.flat().items() if name not in known}
+    params = [Param(name, value) for name, value in flat.items()]
+    for start in range(0, len(params), PARAMS):
+        client.log_batch(run_id, params=params[start : start + PARAMS])
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in _facts(config).items()])
+    client.log_dict(run_id, json.loads(config.model_dump_json()), "config.json")
 
 
 def _metrics(rows: Iterable[dict[str, Any]], timestamp: int) -> list[Any]:
@@ -291,5 +311,5 @@ def _device(config: Config) -> str:
     return str(torch.cuda.get_device_name())
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

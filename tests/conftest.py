@@ -75,6 +75,18 @@ def on_request(s3_bucket: str) -> Iterator[Callable[..., None]]:
         events.unregister(event, handler)
 
 
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One empty MLflow store to copy: its migrations take seconds."""
+    from rgsud_lib import mlflow_store
+
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("MLFLOW_TRACKING_URI", raising=False)
+        mlflow_store.connect(folder)
+    return folder / "mlflow.db"
+
+
 class MiniRun(NamedTuple):
     """A finished tiny run: its configuration and the bundles that the evaluation reads."""
 

@@ -33,21 +33,11 @@ def environment(monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory) -> Path:
-    """One empty store: its migrations take seconds, so the tests copy it."""
-    from rgsud_lib import mlflow_store
-
-    folder = tmp_path_factory.mktemp("store")
-    mlflow_store.connect(folder)
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def workdir(tmp_path: Path, database: Path) -> Path:
+def workdir(tmp_path: Path, mlflow_database: Path) -> Path:
     folder = tmp_path / "work dir"
     folder.mkdir()
-    (folder / "mlflow.db").write_bytes(database.read_bytes())
+    (folder / "mlflow.db").write_bytes(mlflow_database.read_bytes())
     return folder
 
 

@@ -18,11 +18,20 @@ from PIL import Image
 from rgsud_lib import remote
 
 STAGES = ("prepare", "recycle", "reinforce", "evaluate", "export")
+RUN = "from rgsud_pipelines.cli import main; main()"
+RETRAIN = """
+from pathlib import Path
+from rgsud_lib.config import load_config
+from rgsud_pipelines.local import run_pipeline
+from rgsud_pipelines.retraining import retraining_pipeline
+folders = [str(Path(name).absolute()) for name in ("rainy", "clean")]
+print(sorted(run_pipeline(load_config("demo"), *folders, None, "runs", retraining_pipeline)))
+"""
 
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start `rgsud run` on two small folders; FAKE_<STAGE> variables as keywords."""
+    """Start `rgsud run`, or Python code in its place, on two small folders; FAKE_<STAGE> variables as keywords."""
     rng = np.random.default_rng(0)
     for folder in ("rainy", "clean"):
         (tmp_path / folder).mkdir()
@@ -31,9 +40,9 @@ def launch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
             Image.fromarray(picture).save(tmp_path / folder / f"{index}.png")
     running: list[subprocess.Popen[str]] = []
 
-    def start(workdir: str = "runs", **fakes: str) -> subprocess.Popen[str]:
+    def start(code: str = RUN, workdir: str = "runs", **fakes: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "fake_stages"), **fakes}
-        command = [sys.executable, "-c", "from rgsud_pipelines.cli import main; main()", "run", "--rainy", "rainy"]
+        command = [sys.executable, "-c", code, "run", "--rainy", "rainy"]
         process = subprocess.Popen(
             [*command, "--clean", "clean", "--workdir", workdir],
             cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -111,6 +120,32 @@ def test_every_task_ran_on_the_artifacts_of_the_ones_before(launch, tmp_path: Pa
     ]
 
 
+@pytest.mark.parametrize("verdict", ["promote", "hold"])
+def test_only_what_the_gate_lets_pass_is_promoted(launch, tmp_path: Path, verdict: str) -> None:
+    _, err = (process := launch(FAKE_GATE=verdict)).communicate(timeout=120)
+    assert process.returncode == 0, err
+    champion = tmp_path / "runs" / "champion"
+    assert champion.exists() == (verdict == "promote")
+    if verdict == "promote":
+        exported = next((tmp_path / "runs" / "stages").glob("export-*/bundle.json"))
+        assert champion.read_text() == json.loads(exported.read_text())["digest"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "made"), [("train", ["dataset", "evaluation", "exported", "recycled", "reinforced"]), ("skip", [])]
+)
+def test_retraining_trains_where_there_is_enough_new_rain(launch, tmp_path: Path, answer: str, made: list[str]) -> None:
+    out, err = (process := launch(RETRAIN, FAKE_CHECK=answer, FAKE_GATE="promote")).communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out.strip() == str(made)
+    assert (tmp_path / "runs" / "champion").exists() == bool(made)
+
+
+def report(workdir: Path) -> str:
+    """What the exit handler wrote last."""
+    return max(workdir.glob("kfp/rgsud-training-*/finalize/report")).read_text()
+
+
 @pytest.mark.parametrize(
     ("behaviour", "code", "message"),
     [
@@ -120,12 +155,15 @@ def test_every_task_ran_on_the_artifacts_of_the_ones_before(launch, tmp_path: Pa
         ("killed", 1, "ended without a word"),
     ],
 )
-def test_a_stages_failure_comes_out_with_its_message_and_exit_code(launch, behaviour, code, message) -> None:
+def test_a_stages_failure_comes_out_with_its_message_and_exit_code(
+    launch, tmp_path: Path, behaviour, code, message
+) -> None:
     _, err = (process := launch(FAKE_RECYCLE=behaviour)).communicate(timeout=120)
     assert process.returncode == code
     assert message in err
     assert ("Traceback" in err) == (behaviour == "bug")
     assert "reinforce" not in err
+    assert report(tmp_path / "runs").splitlines()[0].endswith(": failed"), "the exit handler ran after the failure"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 from rgsud_lib import stages
 from rgsud_lib.errors import DataError, Preempted
@@ -70,7 +70,22 @@ def _module(name: str, **functions: Callable) -> None:
     vars(module).update(functions)
 
 
+def _promote(config, exported, workdir) -> None:
+    (Path(workdir) / "champion").write_text(_digest(exported))
+
+
+def _check(config, rainy, workdir, report):
+    report.write_text("<p>")
+    return SimpleNamespace(answer=os.environ["FAKE_CHECK"])
+
+
 os.environ["RGSUD_TRACKING"] = "off"
 _module("rgsud_lib.evaluation.report", summary_table=json.dumps)
+_module(
+    "rgsud_lib.promotion",
+    promotion_gate=lambda *inputs: os.environ.get("FAKE_GATE", "hold"),
+    promote_exported=_promote,
+)
+_module("rgsud_lib.new_data", check_new_data=_check)
 for _stage in stages.STAGES:
     setattr(stages, _stage, _fake(_stage))
