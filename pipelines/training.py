@@ -6,8 +6,11 @@ Whatever becomes of it, the exit handler reports. `core` is what `retraining` do
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 
+from rgsud_components.data_check.component import data_check
+from rgsud_components.data_plan.component import data_plan
 from rgsud_components.data_prep.component import data_prep
 from rgsud_components.evaluation.component import evaluation
+from rgsud_components.evaluation_shard.component import evaluation_shard
 from rgsud_components.export.component import export
 from rgsud_components.finalize.component import finalize
 from rgsud_components.promotion.component import promotion
@@ -15,6 +18,8 @@ from rgsud_components.promotion_gate.component import promotion_gate
 from rgsud_components.reward_recycling.component import reward_recycling
 from rgsud_components.sr_training.component import sr_training
 from rgsud_pipelines.placement import Profile, place, profile
+
+PARALLEL = 8  # shards at work at once
 
 
 def training_pipeline(placement: str = "gpu") -> GraphComponent:
@@ -42,15 +47,22 @@ def core(
 ) -> None:
     """From image folders to an exported model and, where the gate lets it pass, a new champion.
 
-    `look_again`: at images that came or went under the same address, which KFP's cache does not see.
+    `look_again`: at what an earlier model learnt from, which KFP's cache does not see.
     """
-    data = place(data_prep(config=config, rainy=rainy, clean=clean, paired=paired, workdir=workdir), where)
+    images = {"config": config, "rainy": rainy, "clean": clean, "paired": paired}
+    shards = uncached(place(data_plan(**images), where)).output
+    with dsl.ParallelFor(shards, parallelism=PARALLEL) as shard:
+        check = place(data_check(**images, workdir=workdir, shard=shard), where)
+    data = place(data_prep(**images, workdir=workdir, checked=dsl.Collected(check.output)), where)
     if look_again:
         uncached(data)
     common = {"config": config, "workdir": workdir, "dataset": data.outputs["dataset"]}
     stage1 = place(reward_recycling(**common), where).outputs["recycled"]
     stage2 = place(sr_training(**common, recycled=stage1), where).outputs["reinforced"]
-    scores = place(evaluation(**common, recycled=stage1, reinforced=stage2), where).outputs["evaluation"]
+    models = {"recycled": stage1, "reinforced": stage2}
+    with dsl.ParallelFor(shards, parallelism=PARALLEL) as shard:
+        score = place(evaluation_shard(**common, **models, shard=shard), where)
+    scores = place(evaluation(**common, **models, scored=dsl.Collected(score.output)), where).outputs["evaluation"]
     model = place(export(**common, reinforced=stage2, evaluation=scores), where).outputs["exported"]
     gate = uncached(place(promotion_gate(**common, exported=model), where))
     with dsl.If(gate.output == "promote", name="promote"):

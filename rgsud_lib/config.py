@@ -315,6 +315,12 @@ class RetrainingConfig(Section):
         return self
 
 
+class FanOutConfig(Section):
+    """How work on large sets is shared out; changes no result."""
+
+    images: int = Field(2000, ge=1, description="images that one task checks or scores, at most")
+
+
 class Config(Section):
     """The whole tree. `Config().digest()` identifies a result together with the data it was made from."""
 
@@ -330,6 +336,7 @@ class Config(Section):
     reinforcement: ReinforcementConfig = ReinforcementConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
+    fan_out: FanOutConfig = FanOutConfig()
     gate: GateConfig = GateConfig()
     new_data: NewDataConfig = NewDataConfig()
     retraining: RetrainingConfig = RetrainingConfig()

@@ -51,21 +51,23 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def link_file(source: Path | str, target: Path | str) -> None:
+    """Make the absent file `target` a copy of `source`; a hard link where the file system allows."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def link_tree(source: Path, target: Path) -> None:
     """Make `target` a copy of the folder `source` without its hidden files; `target` is never half of it.
 
     Hard links where the file system allows, so bytes lie once.
     """
 
-    def link(from_path: str, to_path: str) -> None:
-        try:
-            os.link(from_path, to_path)
-        except OSError:
-            shutil.copy2(from_path, to_path)
-
     beside = target.with_name(f".{target.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(source, beside, copy_function=link, ignore=shutil.ignore_patterns(".*"))
+    shutil.copytree(source, beside, copy_function=link_file, ignore=shutil.ignore_patterns(".*"))
     shutil.rmtree(target, ignore_errors=True)
     beside.rename(target)
 

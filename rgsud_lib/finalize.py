@@ -15,21 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rgsud_lib import tracking
-from rgsud_lib.bundle import MARKER
+from rgsud_lib.bundle import MARKER, parse_bundle
 from rgsud_lib.config import Config, parse_config
 from rgsud_lib.errors import ConfigError, RgsudError
 from rgsud_lib.remote import find
 from rgsud_lib.run_report import EARLIER, StageRecord, markdown, report, run_status
 from rgsud_lib.s3 import is_remote
-from rgsud_lib.stages import INPUTS, STAGES, Place, stage_key
+from rgsud_lib.stages import INPUTS, PARTS, STAGES, Place, place_of, prepare_inputs, stage_key
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 Sources = tuple[str, str, str | None]  # rainy, clean, paired
-CHECK, GATE = "new_data_check", "gate"  # tasks that decide; their runs say what
-DECISIONS = ("rgsud.decision", "rgsud.gate")
+# All that has a run of its own, in the pipeline's order: stages, their parts, and tasks that decide.
+ORDER = ("new_data_check", "check", "prepare", "recycle", "reinforce", "score", "evaluate", "export", "gate")
+DECISIONS = ("rgsud.decision", "rgsud.gate")  # tags in which the latter say what
 logger = logging.getLogger("rgsud")
 
 
@@ -91,7 +92,7 @@ class _Ending:
     def report(self) -> dict[str, Any]:
         records: list[StageRecord] = []
         known: dict[str, str] = {}
-        for stage in (CHECK, *STAGES, GATE):
+        for stage in ORDER:
             own = [run for run in self._children if run.data.tags["rgsud.stage"] == stage]
             if own:
                 records.append(self._ours(stage, own))
@@ -109,14 +110,16 @@ class _Ending:
         return "KILLED" if self.state.startswith("CANCEL") else "FAILED"
 
     def _ours(self, stage: str, runs: list[Run]) -> StageRecord:
-        last = runs[-1]
+        undone = [run for run in runs if run.info.status != "FINISHED"]
+        last = undone[-1] if stage in PARTS and undone else runs[-1]  # parts have a run each
         return StageRecord(
             stage,
             status=self._wordless if last.info.status == "RUNNING" else last.info.status,
             seconds=sum(_seconds(run) for run in runs),
             device=last.data.tags.get("rgsud.device", ""),
+            gpus=int(last.data.tags.get("rgsud.gpus") or (last.data.tags.get("rgsud.device", "cpu") != "cpu")),
             run_id=last.info.run_id,
-            bundle=last.data.tags.get("rgsud.bundle_digest", ""),
+            bundle="" if stage in PARTS else last.data.tags.get("rgsud.bundle_digest", ""),
             inputs={read.dataset.name: read.dataset.digest for read in last.inputs.dataset_inputs},
             decision=next((last.data.tags[tag] for tag in DECISIONS if tag in last.data.tags), ""),
         )
@@ -141,7 +144,7 @@ class _Ending:
         from rgsud_lib.data.prepare import source_digest
 
         if stage == "prepare":
-            return {"sources": source_digest(*self.sources)}
+            return prepare_inputs(self.config, source_digest(*self.sources), self.workdir)
         return {name: known.get(name, "") for name in INPUTS[stage]}
 
     def _made_by(self, key: str) -> Run | None:
@@ -153,12 +156,12 @@ class _Ending:
         return next((run for run in runs if run.info.status == "FINISHED"), None)
 
     def _sealed(self, stage: str, key: str) -> str:
-        place = f"{str(self.workdir).rstrip('/')}/stages/{stage}-{key}"
+        place = place_of(stage, key, self.workdir)
         if is_remote(place):
             found = find(place)
             return found.digest if found else ""
         marker = Path(place) / MARKER
-        return json.loads(marker.read_text())["digest"] if marker.is_file() else ""
+        return parse_bundle(marker.read_bytes(), place).digest if marker.is_file() else ""
 
 
 def _seconds(run: Run) -> float:

@@ -45,6 +45,21 @@ def find(address: str, kind: str | None = None) -> Bundle | None:
     return None if document is None else _parse(document, address, kind)
 
 
+def is_finished(location: Path | str) -> bool:
+    """Whether a bundle is there; it is not verified."""
+    return find(str(location)) is not None if is_remote(location) else is_sealed(Path(location))
+
+
+def remove(location: Path | str) -> None:
+    """Remove a bundle, its marker first."""
+    if is_remote(location):
+        transfer.delete([f"{location}/{MARKER}"])
+        transfer.delete_below(str(location))
+    else:
+        (Path(location) / MARKER).unlink(missing_ok=True)
+        shutil.rmtree(location, ignore_errors=True)
+
+
 def open_anywhere(location: Path | str, kind: str | None = None) -> Bundle:
     """`open_bundle` of a folder, or what `find` finds: in S3 the payload is looked at when it is fetched."""
     if not is_remote(location):

@@ -23,6 +23,7 @@ class StageRecord:
     status: str = ABSENT
     seconds: float = 0.0
     device: str = ""
+    gpus: int = 0
     run_id: str = ""
     bundle: str = ""  # digest of what it made
     inputs: dict[str, str] = field(default_factory=dict)  # digests of what it was made from
@@ -39,10 +40,10 @@ def run_status(state: str, stages: Iterable[StageRecord]) -> str:
 
 
 def costs(stages: Iterable[StageRecord]) -> dict[str, float]:
-    """Metrics: seconds by stage and in all, and those with a GPU reserved."""
+    """Metrics: seconds by stage and in all, and seconds of GPUs, whether they were busy or not."""
     spent = [record for record in stages if record.run_id and record.status != EARLIER]
     metrics = {f"cost/{record.stage}_seconds": round(record.seconds, 1) for record in spent}
-    on_gpu = sum(record.seconds for record in spent if record.device not in ("", "cpu"))
+    on_gpu = sum(record.gpus * record.seconds for record in spent)
     total = sum(record.seconds for record in spent)
     return {**metrics, "cost/total_seconds": round(total, 1), "cost/gpu_seconds": round(on_gpu, 1)}
 
@@ -76,7 +77,7 @@ def markdown(document: dict[str, Any]) -> str:
     lines = [
         f"# Run {document['run_key']}: {document['status'].lower()}",
         *([f"```\n{document['message']}\n```"] if document["message"] else []),
-        f"{cost['cost/total_seconds']:.0f} s in all, {cost['cost/gpu_seconds']:.0f} s of them on a GPU.",
+        f"{cost['cost/total_seconds']:.0f} s in all, {cost['cost/gpu_seconds']:.0f} GPU seconds.",
         "| stage | status | seconds | device | result | MLflow run |\n|---|---|---|---|---|---|\n" + "\n".join(rows),
         "## What came from what\n\n" + ("\n".join(made) or "Nothing was made."),
         *(f"Note: {note}" for note in document["notes"]),

@@ -11,16 +11,20 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rgsud_lib import tracking
 from rgsud_lib.bundle import is_sealed, open_bundle, seal
 from rgsud_lib.config import Config, digest_of
 from rgsud_lib.doctor import check_node
+from rgsud_lib.fan_out import Parts, Shard
 from rgsud_lib.files import CHECKPOINT, link_tree
-from rgsud_lib.remote import finish, open_anywhere, pulled
+from rgsud_lib.remote import finish, is_finished, open_anywhere, pulled
 from rgsud_lib.s3 import is_remote
 from rgsud_lib.task import exclusive
+
+if TYPE_CHECKING:
+    from rgsud_lib.last_model import LastModel
 
 logger = logging.getLogger("rgsud")
 
@@ -35,6 +39,12 @@ STAGES = {
     "export": ("export", ("derainer", "export")),
 }
 ON_GPU = {"recycle", "reinforce", "evaluate"}  # where a placement has GPUs: these look at their machine first
+# Parts of prepare's and evaluate's work that tasks beside them do ahead (fan_out.py); gone once they are put together.
+PARTS = {
+    "check": ("checked", ("data",)),
+    "score": ("scores", (*SCORING, "evaluation")),
+}
+KINDS = STAGES | PARTS
 # What each stage is made from: the kinds of its input bundles, or the image sources.
 INPUTS = {
     "prepare": ("sources",),
@@ -49,25 +59,45 @@ Work = Callable[[Path, tracking.StageRun], dict[str, Any]]
 Place = Path | str  # a folder or an s3:// address
 
 
-def prepare(config: Config, rainy: str, clean: str, paired: str | None, workdir: Place) -> Place:
-    """Validate, deduplicate, split and digest the images of folders or `s3://` prefixes: a "dataset" bundle."""
+def prepare(config: Config, rainy: str, clean: str, paired: str | None, workdir: Place, shards: int = 1) -> Place:
+    """Validate, deduplicate, split and digest the images of folders or `s3://` prefixes: a "dataset" bundle.
+
+    `shards`: how many `check` was asked to do ahead.
+    """
     from rgsud_lib.data.prepare import prepare_dataset, source_digest
     from rgsud_lib.last_model import earlier_dataset
 
-    inputs = {"sources": source_digest(rainy, clean, paired)}
-    last = earlier_dataset(config, inputs["sources"], workdir)
-    if last:
-        inputs["earlier"] = last.dataset.digest
+    sources = source_digest(rainy, clean, paired)
+    last = earlier_dataset(config, sources, workdir)
+    inputs = _sources(sources, last)
+    parts = _parts("check", config, {"sources": sources}, shards, workdir)
 
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
-        facts = prepare_dataset(config.data, rainy, clean, paired, folder, last and last.manifest())
+        facts = prepare_dataset(config.data, rainy, clean, paired, folder, last and last.manifest(), parts.folders())
         if config.critic.enabled:
             _train_critic(config, folder)
         run.log_artifact(folder / "report.html")
         run.log_artifact(folder / "manifest.json")
         return facts
 
-    return _stage("prepare", config, inputs, workdir, work)
+    dataset = _stage("prepare", config, inputs, workdir, work)
+    parts.remove()
+    return dataset
+
+
+def check(config: Config, rainy: str, clean: str, paired: str | None, shard: Shard, workdir: Place) -> None:
+    """Read a shard of the images ahead of `prepare`; nothing where it is the only one, or all is done."""
+    done = stage_key("prepare", config, prepare_inputs(config, shard.sources, workdir))
+    if shard.count == 1 or is_finished(place_of("prepare", done, workdir)):
+        return
+
+    def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
+        from rgsud_lib.data.reading import read_part
+        from rgsud_lib.data.sources import find_sources
+
+        return read_part(config.data, find_sources(rainy, clean, paired), shard, folder)
+
+    _stage("check", config, _part({"sources": shard.sources}, shard), workdir, work)
 
 
 def recycle(config: Config, dataset: Place, workdir: Place, reinforced: Place | None = None) -> Place:
@@ -99,20 +129,42 @@ def reinforce(config: Config, dataset: Place, recycled: Place, workdir: Place) -
     return _stage("reinforce", config, _digests(dataset=dataset, recycled=recycled), workdir, work)
 
 
-def evaluate(config: Config, dataset: Place, recycled: Place, reinforced: Place, workdir: Place) -> Place:
-    """Score input, warm start, stage 1 and stage 2 on the pairs and the held-back rainy images; write the report."""
+def evaluate(
+    config: Config, dataset: Place, recycled: Place, reinforced: Place, workdir: Place, shards: int = 1
+) -> Place:
+    """Score input, warm start, stage 1 and stage 2 on the pairs and the held-back rainy images; write the report.
+
+    `shards`: how many `score` was asked to do ahead.
+    """
+    inputs = _digests(dataset=dataset, recycled=recycled, reinforced=reinforced)
+    parts = _parts("score", config, inputs, shards, workdir)
 
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
         from rgsud_lib.evaluation.evaluate import evaluate_models
 
-        facts = evaluate_models(config, *map(pulled, (dataset, recycled, reinforced)), folder)
+        facts = evaluate_models(config, *map(pulled, (dataset, recycled, reinforced)), folder, parts.folders())
         for name in ("report.html", "strip.png", "metrics.json", "per_image.csv"):
             run.log_artifact(folder / name)
         run.log_metrics(facts["metrics"])
         return facts
 
+    evaluation = _stage("evaluate", config, inputs, workdir, work)
+    parts.remove()
+    return evaluation
+
+
+def score(config: Config, dataset: Place, recycled: Place, reinforced: Place, shard: Shard, workdir: Place) -> None:
+    """Score a shard of the images ahead of `evaluate`; nothing where it is the only one, or all is done."""
     inputs = _digests(dataset=dataset, recycled=recycled, reinforced=reinforced)
-    return _stage("evaluate", config, inputs, workdir, work)
+    if shard.count == 1 or is_finished(place_of("evaluate", stage_key("evaluate", config, inputs), workdir)):
+        return
+
+    def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
+        from rgsud_lib.evaluation.evaluate import score_part
+
+        return score_part(config, *map(pulled, (dataset, recycled, reinforced)), shard, folder)
+
+    _stage("score", config, _part(inputs, shard), workdir, work)
 
 
 def export(config: Config, dataset: Place, reinforced: Place, evaluation: Place, workdir: Place) -> Place:
@@ -133,9 +185,37 @@ def export(config: Config, dataset: Place, reinforced: Place, evaluation: Place,
     return folder
 
 
+def prepare_inputs(config: Config, sources: str, workdir: Place) -> dict[str, str]:
+    """What `prepare` is made from: the image files and, where it keeps an earlier split, the dataset that has it."""
+    from rgsud_lib.last_model import earlier_dataset
+
+    return _sources(sources, earlier_dataset(config, sources, workdir))
+
+
 def stage_key(stage: str, config: Config, inputs: dict[str, str]) -> str:
     """What names a stage's result: digests of its sections of the configuration and of its inputs."""
-    return digest_of({"config": config.digest(*STAGES[stage][1]), "inputs": inputs})
+    return digest_of({"config": config.digest(*KINDS[stage][1]), "inputs": inputs})
+
+
+def place_of(stage: str, key: str, workdir: Place) -> str:
+    """Where a stage's bundle lies, or will."""
+    return f"{str(workdir).rstrip('/')}/stages/{stage}-{key}"
+
+
+def _sources(sources: str, last: LastModel | None) -> dict[str, str]:
+    return {"sources": sources} | ({"earlier": last.dataset.digest} if last else {})
+
+
+def _part(inputs: dict[str, str], shard: Shard) -> dict[str, str]:
+    """The inputs of a shard of a stage's work; the sources are among the stage's own."""
+    return {**inputs, "shard": f"{shard.index}/{shard.count}"}
+
+
+def _parts(stage: str, config: Config, inputs: dict[str, str], shards: int, workdir: Place) -> Parts:
+    """What was made ahead of a stage with these inputs by so many `check`s or `score`s."""
+    several = Shard(0, shards).siblings() if shards > 1 else []
+    keys = [stage_key(stage, config, _part(inputs, shard)) for shard in several]
+    return Parts(KINDS[stage][0], [place_of(stage, key, workdir) for key in keys])
 
 
 def _train_critic(config: Config, folder: Path) -> None:
@@ -157,10 +237,10 @@ def _digests(**bundles: Place) -> dict[str, str]:
 
 def _stage(stage: str, config: Config, inputs: dict[str, str], workdir: Place, work: Work) -> Place:
     """Return the stage's sealed bundle, doing or resuming `work` where it is not finished."""
-    kind, sections = STAGES[stage]
+    kind, sections = KINDS[stage]
     config_digest = config.digest(*sections)
     key = stage_key(stage, config, inputs)
-    place = f"{str(workdir).rstrip('/')}/stages/{stage}-{key}"
+    place = place_of(stage, key, workdir)
 
     def make(folder: Path, deliver: Callable[[], object]) -> None:
         logger.info("%s: working in %s", stage, folder)

@@ -293,6 +293,7 @@ def _facts(config: Config) -> dict[str, str]:
         "rgsud.preset": config.preset,
         "rgsud.seed": str(config.training.seed),
         "rgsud.device": _device(config),
+        "rgsud.gpus": os.environ.get("RGSUD_GPUS", ""),  # reserved for the task, see placement.py
     }
     checkout = Path(__file__).parents[1]
     if os.environ.get("RGSUD_COMMIT"):  # the image says of which it was made

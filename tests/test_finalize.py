@@ -14,7 +14,7 @@ from PIL import Image
 from rgsud_lib import stages, tracking
 from rgsud_lib.config import Config, load_config
 from rgsud_lib.errors import Preempted
-from rgsud_lib.finalize import finalize
+from rgsud_lib.finalize import ORDER, finalize
 from rgsud_lib.run_report import StageRecord, costs, markdown, publish_report, run_status
 
 pytest.importorskip("mlflow")
@@ -228,6 +228,11 @@ def test_decisions_are_reported_and_a_skipped_training_took_nothing(workdir, con
     assert {by_stage(document)[stage]["status"] for stage in made} == {"ABSENT"}
 
 
+def test_every_stage_and_part_has_its_place_in_the_report() -> None:
+    assert set(stages.KINDS) <= set(ORDER)
+    assert [stage for stage in ORDER if stage in stages.STAGES] == list(stages.STAGES)
+
+
 def test_the_status_of_a_run_in_words_of_mlflow() -> None:
     killed, failed, done = (StageRecord("recycle", status) for status in ("KILLED", "FAILED", "FINISHED"))
     assert run_status("SUCCEEDED", [done]) == "FINISHED"
@@ -235,15 +240,22 @@ def test_the_status_of_a_run_in_words_of_mlflow() -> None:
     assert run_status("FAILED", [killed]) == run_status("CANCELLED", [failed]) == "KILLED"
 
 
-def test_what_ran_on_a_gpu_is_counted_apart_and_what_was_taken_costs_nothing() -> None:
+def test_gpus_are_counted_apart_and_what_was_taken_costs_nothing() -> None:
     records = [
-        StageRecord("prepare", "EARLIER", 9.0, "cpu", "r0"),
-        StageRecord("recycle", "FINISHED", 20.0, "NVIDIA H100", "r1"),
-        StageRecord("export", "FINISHED", 3.0, "cpu", "r2"),
+        StageRecord("prepare", "EARLIER", 9.0, "cpu", 0, "r0"),
+        StageRecord("recycle", "FINISHED", 20.0, "NVIDIA H100", 4, "r1"),
+        StageRecord("export", "FINISHED", 3.0, "cpu", 0, "r2"),
     ]
     assert costs(records) == {
-        "cost/recycle_seconds": 20.0, "cost/export_seconds": 3.0, "cost/total_seconds": 23.0, "cost/gpu_seconds": 20.0,
+        "cost/recycle_seconds": 20.0, "cost/export_seconds": 3.0, "cost/total_seconds": 23.0, "cost/gpu_seconds": 80.0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("reserved", "gpus"), [("2", 2), ("", 0)])
+def test_a_stage_knows_how_many_gpus_were_reserved(workdir, config, sources, monkeypatch, reserved, gpus) -> None:
+    monkeypatch.setenv("RGSUD_GPUS", reserved)
+    do("prepare", config, {"sources": "s"}, workdir)
+    assert by_stage(finalize(config.model_dump_json(), sources, workdir, "SUCCEEDED"))["prepare"]["gpus"] == gpus
 
 
 def test_kfp_gets_the_page_and_the_numbers(workdir, config, sources, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ from rgsud_components._image import image
 
 
 @dsl.component(base_image=image(), install_kfp_package=False)
-def data_prep(config: str, rainy: str, clean: str, paired: str, workdir: str, dataset: dsl.Output[dsl.Dataset]):
+def data_prep(
+    config: str, rainy: str, clean: str, paired: str, workdir: str, checked: list, dataset: dsl.Output[dsl.Dataset]
+):
     """Validate, deduplicate, split and digest the images.
 
     Args:
@@ -15,6 +17,7 @@ def data_prep(config: str, rainy: str, clean: str, paired: str, workdir: str, da
         clean: Folder or s3:// prefix of clean images of other scenes.
         paired: Folder or s3:// prefix with rain/ and clean/ for the evaluation; empty for none.
         workdir: Where the stage works and resumes.
+        checked: The shards that were checked ahead.
         dataset: Bundle of kind "dataset".
     """
     from rgsud_lib import stages
@@ -22,5 +25,5 @@ def data_prep(config: str, rainy: str, clean: str, paired: str, workdir: str, da
     from rgsud_lib.task import publish, task
 
     with task("prepare"):
-        folder = stages.prepare(parse_config(config), rainy, clean, paired or None, workdir)
+        folder = stages.prepare(parse_config(config), rainy, clean, paired or None, workdir, len(checked))
         publish(folder, dataset)

@@ -9,6 +9,7 @@ from rgsud_components._image import image
 def evaluation(
     config: str,
     workdir: str,
+    scored: list,
     dataset: dsl.Input[dsl.Dataset],
     recycled: dsl.Input[dsl.Model],
     reinforced: dsl.Input[dsl.Model],
@@ -19,6 +20,7 @@ def evaluation(
     Args:
         config: The configuration tree as a JSON document.
         workdir: Where the stage works and resumes.
+        scored: The shards that were scored ahead.
         dataset: Bundle of kind "dataset".
         recycled: Bundle of kind "recycled".
         reinforced: Bundle of kind "reinforced".
@@ -30,5 +32,5 @@ def evaluation(
 
     with task("evaluate"):
         models = fetch(recycled), fetch(reinforced)
-        folder = stages.evaluate(parse_config(config), fetch(dataset), *models, workdir)
+        folder = stages.evaluate(parse_config(config), fetch(dataset), *models, workdir, len(scored))
         publish(folder, evaluation)

@@ -26,7 +26,7 @@ def finalize(
         workdir: Where the stages worked.
         status: How the pipeline ended; KFP fills this in.
         report: Status, cost and lineage of the run.
-        cost: Seconds by stage, in all, and on a GPU.
+        cost: Seconds by stage and in all, and GPU seconds.
     """
     from rgsud_lib.finalize import finalize
     from rgsud_lib.run_report import publish_report

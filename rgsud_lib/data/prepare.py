@@ -50,16 +50,23 @@ def source_digest(rainy: str, clean: str, paired: str | None) -> str:
 
 
 def prepare_dataset(
-    config: DataConfig, rainy: str, clean: str, paired: str | None, folder: Path, earlier: Manifest | None = None
+    config: DataConfig,
+    rainy: str,
+    clean: str,
+    paired: str | None,
+    folder: Path,
+    earlier: Manifest | None = None,
+    parts: Sequence[Path | None] = (None,),
 ) -> dict[str, Any]:
     """Make the payload of a "dataset" bundle in `folder`: images/, report.html and, last, manifest.json.
 
-    The images of `earlier`, what the last model learnt from, stay in training or held back, as they were.
+    The images of `earlier`, what the last model learnt from, stay in training or held back, as they were. `parts` as
+    in `read_sources`.
     Returns counts, warnings and `transductive`, the number of pairs whose rainy scene is also trained on.
     Raises DataError: what find_sources refuses, fewer than two usable images in a domain, unequal pairs.
     """
     sources = find_sources(rainy, clean, paired)
-    records, broken = read_sources(config, sources, folder)
+    records, broken = read_sources(config, sources, folder, parts)
     manifest = _curate(config, sources, records, broken, earlier)
     write_report(folder / "report.html", manifest, [record for group in records.values() for record in group])
     _prune(folder / "images", {image.id for image in manifest.images})

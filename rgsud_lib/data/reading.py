@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from rgsud_lib.config import DataConfig
+from rgsud_lib.config import DataConfig, Section
 from rgsud_lib.data.decode import decode
 from rgsud_lib.data.manifest import ImageRecord, Quarantined, Role, Split, content_id, image_path
 from rgsud_lib.data.phash import phash
 from rgsud_lib.data.sources import Sources
 from rgsud_lib.errors import DataError
-from rgsud_lib.files import write_png
+from rgsud_lib.fan_out import Shard
+from rgsud_lib.files import link_file, write_json, write_png
 from rgsud_lib.storage import SourceFile
 
 Records = dict[Role, list[ImageRecord]]
+PART = "results.json"
 _FILE_OVERHEAD = 2**26  # bytes a file may have beyond 8 a pixel, the most that 16-bit RGBA takes
 
 
@@ -34,26 +36,65 @@ class _Item:
     file: SourceFile
 
 
-def read_sources(config: DataConfig, sources: Sources, folder: Path) -> tuple[Records, list[Quarantined]]:
+class Part(Section):
+    """Results of one shard of the files, in their order."""
+
+    results: tuple[ImageRecord | Quarantined, ...]
+
+
+def read_sources(
+    config: DataConfig, sources: Sources, folder: Path, parts: Sequence[Path | None] = (None,)
+) -> tuple[Records, list[Quarantined]]:
     """Store every usable picture in `folder`/images; records by role, in the sources' order, and the broken files.
 
-    Unpaired records get the split "train" for now. Raises DataError where a source cannot be read at all.
+    `parts` are folders that `read_part` filled, one a shard, None for a shard that is read here. Unpaired records
+    get the split "train" for now. Raises DataError where a source cannot be read at all.
     """
-    items = [_Item("rainy", "train", file) for file in sources.rainy]
-    items += [_Item("clean", "train", file) for file in sources.clean]
-    for _, rain, clean in sources.pairs:
-        items += [_Item("paired_rainy", "evaluation", rain), _Item("paired_clean", "evaluation", clean)]
+    items = _items(sources)
     store = _Store(folder)
     records: Records = {"rainy": [], "clean": [], "paired_rainy": [], "paired_clean": []}
     broken: list[Quarantined] = []
-    with ThreadPoolExecutor(workers()) as pool, _progress(len(items)) as advance:
-        for result in pool.map(lambda item: _read(config, item, store), items):
+    for index, part in enumerate(parts):
+        shard = Shard(index, len(parts)).of(items)
+        for result in _take(part, store) if part else _read_all(config, shard, store):
             if isinstance(result, Quarantined):
                 broken.append(result)
             else:
                 records[result.role].append(result)
-            advance()
     return records, broken
+
+
+def read_part(config: DataConfig, sources: Sources, shard: Shard, folder: Path) -> dict[str, int]:
+    """Read one shard of the sources into `folder`; returns how many images are usable and how many are not."""
+    results = _read_all(config, shard.of(_items(sources)), _Store(folder))
+    write_json(folder / PART, Part(results=tuple(results)).model_dump(mode="json"))
+    broken = sum(isinstance(result, Quarantined) for result in results)
+    return {"images": len(results) - broken, "quarantined": broken}
+
+
+def _items(sources: Sources) -> list[_Item]:
+    items = [_Item("rainy", "train", file) for file in sources.rainy]
+    items += [_Item("clean", "train", file) for file in sources.clean]
+    for _, rain, clean in sources.pairs:
+        items += [_Item("paired_rainy", "evaluation", rain), _Item("paired_clean", "evaluation", clean)]
+    return items
+
+
+def _read_all(config: DataConfig, items: Sequence[_Item], store: _Store) -> list[ImageRecord | Quarantined]:
+    results = []
+    with ThreadPoolExecutor(workers()) as pool, _progress(len(items)) as advance:
+        for result in pool.map(lambda item: _read(config, item, store), items):
+            results.append(result)
+            advance()
+    return results
+
+
+def _take(part: Path, store: _Store) -> tuple[ImageRecord | Quarantined, ...]:
+    results = Part.model_validate_json((part / PART).read_bytes()).results
+    for result in results:
+        if isinstance(result, ImageRecord):
+            store.adopt(result.id, part)
+    return results
 
 
 def workers() -> int:
@@ -119,6 +160,15 @@ class _Store:
         path = image_path(self._folder, id)
         if mine and not path.exists():  # a file that exists is whole: an earlier, killed run wrote it
             write_png(path, image)
+
+    def adopt(self, id: str, part: Path) -> None:
+        """Take a picture that another store wrote."""
+        path = image_path(self._folder, id)
+        if not path.exists():
+            beside = path.with_name(f".{path.name}.partial")
+            beside.unlink(missing_ok=True)
+            link_file(image_path(part, id), beside)
+            beside.replace(path)
 
 
 @contextmanager

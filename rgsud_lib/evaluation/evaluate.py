@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from rgsud_lib.data.manifest import Dataset
 from rgsud_lib.errors import DataError
 from rgsud_lib.evaluation.metrics import METRICS
 from rgsud_lib.evaluation.verdict import summarise
+from rgsud_lib.fan_out import Shard
 from rgsud_lib.files import write_bytes, write_json
 from rgsud_lib.inference import Mirrored, derain_image, load_derainer
 from rgsud_lib.rewards import Scorer, build_scorer
@@ -30,6 +32,7 @@ from rgsud_lib.rewards.cache import CachedScorer, ScoreCache
 from rgsud_lib.training.runtime import choose_device
 
 log = logging.getLogger("rgsud")
+PART = "scores.json"
 MODEL_FILES = {
     "warm_start": ("recycled", "warm_start.safetensors"),
     "recycled": ("recycled", "derainer.safetensors"),
@@ -68,9 +71,17 @@ class Evaluation:
         return derain_image(derainer, rainy, self.config.evaluation.tile, self.config.evaluation.overlap)
 
 
-def evaluate_models(config: Config, dataset: Path, recycled: Path, reinforced: Path, folder: Path) -> dict[str, Any]:
+def evaluate_models(
+    config: Config,
+    dataset: Path,
+    recycled: Path,
+    reinforced: Path,
+    folder: Path,
+    parts: Sequence[Path | None] = (None,),
+) -> dict[str, Any]:
     """Write metrics.json, per_image.csv, report.html and strip.png into `folder`; returns the bundle's facts.
 
+    `parts` are folders that `score_part` filled, one a shard of the images, None for one that is scored here.
     Models: the rainy input itself (do nothing), the warm start where there was one, stage 1, stage 2.
     `facts["metrics"]` is flat: "pairs/reinforced/psnr_rgb", "held_back_rainy/input/niqe".
     """
@@ -78,10 +89,11 @@ def evaluate_models(config: Config, dataset: Path, recycled: Path, reinforced: P
 
     with ScoreCache(folder.parent / "scores.sqlite") as cache:  # beside the folder: another judge costs only itself
         evaluation = prepare_evaluation(config, Dataset.open(dataset), recycled, reinforced, cache)
-        for number, case in enumerate(evaluation.cases, 1):
-            score_case(evaluation, case)
-            if number % 20 == 0 or number == len(evaluation.cases):
-                log.info("evaluate: image %d of %d", number, len(evaluation.cases))
+        for index, part in enumerate(parts):
+            if part:
+                _take(evaluation, part)
+            else:
+                _score(evaluation, Shard(index, len(parts)))
         directions = {scorer.name: scorer.higher_is_better for scorer in evaluation.scorers}
         judge, scorer = config.evaluation.judge, config.reward.scorer
         summary = summarise(evaluation.rows, list(evaluation.models), directions, judge, scorer, evaluation.warnings)
@@ -89,6 +101,18 @@ def evaluate_models(config: Config, dataset: Path, recycled: Path, reinforced: P
         write_bytes(folder / "per_image.csv", _csv(evaluation.rows))
         write_report(evaluation, summary, recycled, reinforced, folder)
     return {"metrics": flat_metrics(summary), "warnings": summary["warnings"], "pairs": summary["pairs"]}
+
+
+def score_part(
+    config: Config, dataset: Path, recycled: Path, reinforced: Path, shard: Shard, folder: Path
+) -> dict[str, Any]:
+    """Score one shard of the images into `folder`; returns how many there were."""
+    with ScoreCache(folder.parent / "scores.sqlite") as cache:
+        evaluation = prepare_evaluation(config, Dataset.open(dataset), recycled, reinforced, cache)
+        _score(evaluation, shard)
+    scores = {"rows": evaluation.rows, "warnings": evaluation.warnings}  # a row's order is that of the table's columns
+    write_bytes(folder / PART, json.dumps(scores, indent=1).encode())
+    return {"images": len(shard.of(evaluation.cases))}
 
 
 def prepare_evaluation(
@@ -126,6 +150,20 @@ def add_scorers(evaluation: Evaluation, names: Iterable[str], cache: ScoreCache,
             evaluation.scorers.append(CachedScorer(build_scorer(name, config, clean, data.critic, device), cache))
         except DataError as error:
             evaluation.warnings.append(f"No {name} scores: {error}")
+
+
+def _score(evaluation: Evaluation, shard: Shard) -> None:
+    cases = shard.of(evaluation.cases)
+    for number, case in enumerate(cases, 1):
+        score_case(evaluation, case)
+        if number % 20 == 0 or number == len(cases):
+            log.info("evaluate: image %d of %d", number, len(cases))
+
+
+def _take(evaluation: Evaluation, part: Path) -> None:
+    scores = json.loads((part / PART).read_bytes())
+    evaluation.rows += scores["rows"]
+    evaluation.warnings += [warning for warning in scores["warnings"] if warning not in evaluation.warnings]
 
 
 def score_case(evaluation: Evaluation, case: Case) -> None:

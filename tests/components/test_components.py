@@ -15,7 +15,7 @@ import rgsud_components
 
 ROOT = Path(rgsud_components.__file__).parent
 NAMES = sorted(path.parent.name for path in ROOT.glob("*/component.py"))
-PARAMETERS = {"String": "str", "PipelineTaskFinalStatus": "PipelineTaskFinalStatus"}
+PARAMETERS = {"String": "str", "List": "list", "PipelineTaskFinalStatus": "PipelineTaskFinalStatus"}
 
 
 def signature(name: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -37,8 +37,8 @@ def load(name: str):
 
 def test_there_is_one_component_for_each_step() -> None:
     assert NAMES == [
-        "data_prep", "evaluation", "export", "finalize", "new_data_check", "promotion", "promotion_gate",
-        "reward_recycling", "sr_training",
+        "data_check", "data_plan", "data_prep", "evaluation", "evaluation_shard", "export", "finalize",
+        "new_data_check", "promotion", "promotion_gate", "reward_recycling", "sr_training",
     ]  # fmt: skip
 
 

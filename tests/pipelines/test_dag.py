@@ -18,7 +18,7 @@ from rgsud_pipelines.compile import COMPILED
 
 FILES = sorted(path.name for path in COMPILED.glob("*.yaml"))
 STAGES = ["data-prep", "reward-recycling", "sr-training", "evaluation", "export"]
-UNCACHED = {"finalize", "promotion-gate", "promotion", "new-data-check"}
+UNCACHED = {"finalize", "data-plan", "promotion-gate", "promotion", "new-data-check"}
 COMPLETED = pipeline_spec_pb2.PipelineTaskSpec.TriggerPolicy.ALL_UPSTREAM_TASKS_COMPLETED
 Spec = pipeline_spec_pb2.PipelineSpec
 
@@ -58,7 +58,8 @@ def test_every_reference_leads_somewhere(name: str) -> None:
                 if value.HasField("component_input_parameter"):
                     assert value.component_input_parameter in dag.input_definitions.parameters
             required = {key for key, port in ports.parameters.items() if not port.is_optional}
-            assert required <= set(task.inputs.parameters)
+            given = {*task.inputs.parameters, task.parameter_iterator.item_input}
+            assert required <= given
             assert set(ports.artifacts) <= set(task.inputs.artifacts)
             for value in task.inputs.artifacts.values():
                 if value.HasField("task_output_artifact"):
@@ -112,7 +113,7 @@ def test_only_what_depends_on_more_than_its_arguments_is_never_cached(name: str)
         for task_name, task in dag.dag.tasks.items()
         if not spec.components[task.component_ref.name].HasField("dag")
     ]
-    looks_again = {"data-prep"} if name.startswith("retraining") else set()  # the same prefix, other images
+    looks_again = {"data-prep"} if name.startswith("retraining") else set()  # at what an earlier model learnt from
     expected = (UNCACHED | looks_again) & {task_name for task_name, _ in leaves}
     assert {task_name for task_name, task in leaves if not task.caching_options.enable_cache} == expected
 

@@ -40,11 +40,13 @@ def launch(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
             Image.fromarray(picture).save(tmp_path / folder / f"{index}.png")
     running: list[subprocess.Popen[str]] = []
 
-    def start(code: str = RUN, workdir: str = "runs", **fakes: str) -> subprocess.Popen[str]:
+    def start(
+        workdir: str = "runs", code: str = RUN, settings: tuple[str, ...] = (), **fakes: str
+    ) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "fake_stages"), **fakes}
         command = [sys.executable, "-c", code, "run", "--rainy", "rainy"]
         process = subprocess.Popen(
-            [*command, "--clean", "clean", "--workdir", workdir],
+            [*command, "--clean", "clean", "--workdir", workdir, *(f"--set={setting}" for setting in settings)],
             cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         running.append(process)
@@ -120,6 +122,13 @@ def test_every_task_ran_on_the_artifacts_of_the_ones_before(launch, tmp_path: Pa
     ]
 
 
+def test_a_large_set_is_checked_and_scored_in_shards(launch, tmp_path: Path) -> None:
+    _, err = (process := launch(settings=("fan_out.images=2",))).communicate(timeout=120)
+    assert process.returncode == 0, err
+    done = (tmp_path / "ahead.txt").read_text().split()
+    assert sorted(done) == [f"{stage}{index}" for stage in ("evaluate", "prepare") for index in range(3)]
+
+
 @pytest.mark.parametrize("verdict", ["promote", "hold"])
 def test_only_what_the_gate_lets_pass_is_promoted(launch, tmp_path: Path, verdict: str) -> None:
     _, err = (process := launch(FAKE_GATE=verdict)).communicate(timeout=120)
@@ -135,7 +144,7 @@ def test_only_what_the_gate_lets_pass_is_promoted(launch, tmp_path: Path, verdic
     ("answer", "made"), [("train", ["dataset", "evaluation", "exported", "recycled", "reinforced"]), ("skip", [])]
 )
 def test_retraining_trains_where_there_is_enough_new_rain(launch, tmp_path: Path, answer: str, made: list[str]) -> None:
-    out, err = (process := launch(RETRAIN, FAKE_CHECK=answer, FAKE_GATE="promote")).communicate(timeout=120)
+    out, err = (process := launch(code=RETRAIN, FAKE_CHECK=answer, FAKE_GATE="promote")).communicate(timeout=120)
     assert process.returncode == 0, err
     assert out.strip() == str(made)
     assert (tmp_path / "runs" / "champion").exists() == bool(made)

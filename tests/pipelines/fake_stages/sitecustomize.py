@@ -50,12 +50,28 @@ def _until_sigterm(folder: Path) -> None:
 
 def _fake(stage: str):
     def run(config, *inputs, **named):
+        if stage in ("prepare", "evaluate"):
+            *inputs, shards = inputs
+            _count(stage, shards)
         *rest, workdir = inputs
         digests = {str(index): _digest(value) for index, value in enumerate(rest)}
         made = stages._stage(stage, config, digests, workdir, lambda folder, run: _work(stage, folder))
         if stage == "export" and not is_remote(made):
             link_tree(made, Path(workdir) / "export")
         return made
+
+    return run
+
+
+def _count(stage: str, shards: int) -> None:
+    done = Path("ahead.txt").read_text().split()
+    assert {f"{stage}{index}" for index in range(shards)} <= set(done), (done, shards)
+
+
+def _do_ahead(stage: str):
+    def run(config, *inputs):
+        with open("ahead.txt", "a") as file:
+            file.write(f"{stage}{inputs[-2].index}\n")
 
     return run
 
@@ -89,3 +105,4 @@ _module(
 _module("rgsud_lib.new_data", check_new_data=_check)
 for _stage in stages.STAGES:
     setattr(stages, _stage, _fake(_stage))
+stages.check, stages.score = _do_ahead("prepare"), _do_ahead("evaluate")
