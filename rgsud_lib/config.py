@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -115,7 +115,7 @@ class WarmStartConfig(Section):
 
 
 class TrainingConfig(Section):
-    """Stage 1 (reward recycling) and what both stages share."""
+    """Stage 1 (reward recycling) and what both stages share; `batch` is the batch of all devices together."""
 
     seed: int = Field(0, ge=0)
     steps: int = Field(100_000, ge=1, description="optimiser steps of stage 1")
@@ -127,6 +127,10 @@ class TrainingConfig(Section):
     clip_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="processes a node, one a GPU; auto: all visible GPUs that divide the batch, one on a CPU"
+    )
+    nodes: int = Field(1, ge=1, description="machines that train together, by a Kubeflow TrainJob where more than one")
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         "auto", description="auto: bf16 on a GPU, float32 on a CPU"
     )
@@ -324,6 +328,9 @@ class FanOutConfig(Section):
 class Config(Section):
     """The whole tree. `Config().digest()` identifies a result together with the data it was made from."""
 
+    # However many processes share a batch, the result is the same within float tolerance: no part of a digest.
+    WORKERS: ClassVar = {"devices", "nodes"}
+
     preset: str = "paper"
     data: DataConfig = DataConfig()
     derainer: DerainerConfig = DerainerConfig()
@@ -372,7 +379,7 @@ class Config(Section):
     def digest(self, *sections: str) -> str:
         """First 16 hex digits of the SHA-256 of the named sections (default: all but `preset`)."""
         names = sections or tuple(name for name in type(self).model_fields if name != "preset")
-        return digest_of({name: getattr(self, name).model_dump(mode="json") for name in names})
+        return digest_of({name: getattr(self, name).model_dump(mode="json", exclude=self.WORKERS) for name in names})
 
     def flat(self) -> dict[str, Any]:
         """`{"training.steps": 1000, ...}`: stable names for tracking."""

@@ -26,8 +26,8 @@ def draw_rain(clean: Tensor, seed: tuple[int, ...] | int, strength: float = 1.0)
     return (clean + strength * rain).clamp(0, 1)
 
 
-def rain_layers(count: int, height: int, width: int, seed: tuple[int, ...] | int) -> Tensor:
-    """`count` independent rain layers, count x 1 x height x width, in [0,1]."""
+def rain_layers(count: int, height: int, width: int, seed: tuple[int, ...] | int, part: slice = slice(None)) -> Tensor:
+    """`count` independent rain layers, or of these only `part`, each 1 x height x width, in [0,1]."""
     rng = np.random.default_rng(seed)
     noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
     canvas = (count * 2 * KERNELS, height + 2 * REACH, width + 2 * REACH)
@@ -35,12 +35,15 @@ def rain_layers(count: int, height: int, width: int, seed: tuple[int, ...] | int
         *(_layer(rng, present=layer == 0 or rng.random() < 0.5) for _ in range(count) for layer in range(2)),
         strict=True,
     )
-    chance = torch.tensor(density, dtype=torch.float32).repeat_interleave(KERNELS)[:, None, None] / KERNELS
-    drops = torch.rand(canvas, generator=noise)
+    chosen = range(count)[part]
+    rows = slice(chosen.start * 2 * KERNELS, chosen.stop * 2 * KERNELS)
+    chance = torch.tensor(density, dtype=torch.float32).repeat_interleave(KERNELS)[rows, None, None] / KERNELS
+    drops = torch.rand(canvas, generator=noise)[rows]
     drops = torch.where(drops < chance, 0.4 + 0.6 * drops / chance.clamp(min=1e-9), 0.0)
-    streaks = F.conv2d(drops[None], torch.cat(kernels)[:, None], groups=canvas[0])[0]
-    layers = streaks.view(count, 2, KERNELS, height, width).sum(2).clamp(0, 1.2)
-    return (layers * torch.tensor(gain, dtype=torch.float32).view(count, 2, 1, 1)).sum(1, keepdim=True).clamp(0, 1)
+    streaks = F.conv2d(drops[None], torch.cat(kernels)[rows, None], groups=len(drops))[0]
+    layers = streaks.view(len(chosen), 2, KERNELS, height, width).sum(2).clamp(0, 1.2)
+    gains = torch.tensor(gain, dtype=torch.float32).view(count, 2, 1, 1)[part]
+    return (layers * gains).sum(1, keepdim=True).clamp(0, 1)
 
 
 def _layer(rng: np.random.Generator, present: bool) -> tuple[Tensor, float, float]:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rgsud_lib.config import Config, MethodConfig
+from rgsud_lib.distributed import roll
 from rgsud_lib.losses import achromatic_loss, l1_mse_loss, lsgan_loss, negative_psnr, ssim_loss
 from rgsud_lib.networks import build_derainer
 from rgsud_lib.networks.patchgan import PatchGAN
@@ -127,7 +128,7 @@ class RGSUD(nn.Module):
         """LSGAN: O_r is real, the first fake is not; or (ours) the fake on O_r's own derained scene."""
         if self.config.discriminator_fake == "same_scene":
             with torch.no_grad():
-                fake = self.generator(out.restored.clamp(0, 1), out.rain.roll(1, dims=0))
+                fake = self.generator(out.restored.clamp(0, 1), roll(out.rain))
         else:
             fake = out.generated.detach()
         decisions = self.discriminator(torch.cat([batch.rainy, fake.detach()]))

@@ -1,7 +1,8 @@
 """The reward pool (paper, Algorithm 1): one slot per rainy training image, the best output ever seen.
 
 Pictures lie on disk under names made of their content, so an index saved with a checkpoint always finds
-its own pictures; `collect_garbage` removes what no saved index names.
+its own pictures; `collect_garbage` removes what no saved index names. Several processes each offer to their
+own copy of it, no two for the same image, and `exchange` what they changed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rgsud_lib import distributed
 from rgsud_lib.data.manifest import content_id
 from rgsud_lib.errors import BundleError, TrainingError
 from rgsud_lib.files import write_bytes, write_png
@@ -52,6 +54,7 @@ class RewardPool:
         self.margin, self.max_age = margin, max_age
         self.entries: dict[str, Entry] = {}
         self._decoded: dict[str, np.ndarray] = {}
+        self._changed: dict[str, bool] = {}  # slots since the last exchange, and whether their picture is new
         folder.mkdir(parents=True, exist_ok=True)
 
     def offer(
@@ -68,6 +71,7 @@ class RewardPool:
         refused = int(not trusted) + (0 if held is None else held.refused)
         if held is not None and not self._better(held, score, step, trusted):
             self.entries[image_id] = replace(held, offered=held.offered + 1, refused=refused)
+            self._changed.setdefault(image_id, False)
             return False
         file = f"{image_id}-{content_id(output)}.png"
         write_png(self.folder / file, output)
@@ -78,7 +82,22 @@ class RewardPool:
                 entry, first_score=held.first_score, offered=held.offered + 1, accepted=held.accepted + 1
             )  # fmt: skip
         self.entries[image_id] = entry
+        self._changed[image_id] = True
         return True
+
+    def exchange(self) -> int:
+        """Take over what the other processes changed since the last exchange; returns how many slots all changed."""
+        news = {name: (self.entries[name], new and self._decoded[name]) for name, new in self._changed.items()}
+        self._changed = {}
+        changed = 0
+        for name, (entry, picture) in (item for share in distributed.gather(news) for item in share.items()):
+            self.entries[name] = entry
+            if picture is not False:
+                self._decoded[name] = picture
+                if distributed.leads_node() and not (self.folder / entry.file).exists():
+                    write_png(self.folder / entry.file, picture)
+            changed += 1
+        return changed
 
     def _check_finite(self, image_id: str, score: float, step: int) -> None:
         if not math.isfinite(score):
@@ -140,6 +159,15 @@ class RewardPool:
         self.entries = {image_id: Entry(**entry) for image_id, entry in index["entries"].items()}
         self._decoded.clear()
 
+    def spread_pictures(self) -> None:
+        """From rank 0's disk to those of the other nodes."""
+        for entry in self.entries.values() if distributed.node_count() > 1 else ():
+            path = self.folder / entry.file
+            data = distributed.broadcast(path.read_bytes() if distributed.rank() == 0 else None)
+            if distributed.leads_node() and not path.exists():
+                write_bytes(path, data)
+        distributed.wait()
+
     def adopt(self, index: dict[str, Any], folder: Path, steps: int, rescore: Rescore | None = None) -> None:
         """Start from another stage's pool, `steps` long, in `folder`. Its entries get negative steps: ages count on.
 
@@ -147,18 +175,19 @@ class RewardPool:
         Raises BundleError as `restore` does where that is not given, TrainingError where a score is not finite.
         """
         for entry in index["entries"].values():
-            if not (self.folder / entry["file"]).exists():
+            if distributed.leads_node() and not (self.folder / entry["file"]).exists():
                 write_bytes(self.folder / entry["file"], (folder / entry["file"]).read_bytes())
+        distributed.wait()
         ours = {"scorer": self.scorer, "version": self.version}
         foreign = {name: index[name] for name in ours} != ours
         self.restore(index | ours if foreign and rescore else index)
-        for image_id, entry in self.entries.items():
-            entry = replace(entry, step=entry.step - steps)
-            if foreign:
-                score, trusted = rescore(image_id, self.image(image_id))
-                self._check_finite(image_id, score, entry.step)
-                entry = replace(entry, score=score, first_score=score, trusted=trusted)
-            self.entries[image_id] = entry
+        self.entries = {name: replace(entry, step=entry.step - steps) for name, entry in self.entries.items()}
+        for image_id in list(self.entries)[distributed.rank() :: distributed.world_size()] if foreign else []:
+            score, trusted = rescore(image_id, self.image(image_id))
+            self._check_finite(image_id, score, self.entries[image_id].step)
+            self.entries[image_id] = replace(self.entries[image_id], score=score, first_score=score, trusted=trusted)
+            self._changed[image_id] = False
+        self.exchange()
 
     def collect_garbage(self) -> None:
         """Remove pictures that the present index does not name. Call it only after that index was saved."""

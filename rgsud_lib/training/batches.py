@@ -1,4 +1,7 @@
-"""The batch of a step: a pure function of (seed, step) but for the rewards, which come from the pool."""
+"""The batch of a step: a pure function of (seed, step) but for the rewards, which come from the pool.
+
+Every rank draws the whole global batch and makes its part of it.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ import numpy as np
 import torch
 
 from rgsud_lib.config import Config
-from rgsud_lib.data.rain import draw_rain
+from rgsud_lib.data.rain import rain_layers
 from rgsud_lib.data.sampling import Stream, cut, draw_crops, stream
+from rgsud_lib.distributed import part
 from rgsud_lib.methods.rgsud import Batch
 from rgsud_lib.rewards.pool import RewardPool
 
@@ -36,25 +40,27 @@ class Batches:
         return self.config.warm_start.steps if phase.name == "recycle" and self.config.warm_start.enabled else 0
 
     def batch(self, phase: Phase, step: int, device: torch.device) -> Batch:
-        """All crops, mixture choices and rewards of one step, on `device`."""
+        """This rank's crops, mixture choices and rewards of one step, on `device`."""
         warm, training, method = self.config.warm_start, self.config.training, self.config.method
         count, side = (warm.batch, warm.crop) if phase.name == "warm_start" else (training.batch, training.crop)
         # Stage 2 draws from its own streams: another first word of the seed sequence.
         position = self.offset(phase) + step + (1 << 40 if phase.name == "reinforce" else 0)
         seed = training.seed
-        clean = cut(draw_crops(self.clean, count, stream(seed, position, Stream.CLEAN)), side, self.load)
-        crops = draw_crops(self.rainy, count, stream(seed, position, Stream.RAINY))
+        mine = part(count)
+        clean = cut(draw_crops(self.clean, count, stream(seed, position, Stream.CLEAN))[mine], side, self.load)
+        crops = draw_crops(self.rainy, count, stream(seed, position, Stream.RAINY))[mine]
         mixture = stream(seed, position, Stream.MIXTURE)
         chance = mixture.random(count)
+        gain = 1 + method.rain_jitter * (2 * mixture.random(count) - 1)
+        chance, gain = chance[mine], gain[mine]
         use_clean = chance < method.clean_share
         use_drawn = (chance >= method.clean_share) & (
             chance < method.clean_share + (1 - method.clean_share) * self._replay(phase)
         )
         drawn = None
         if use_drawn.any():
-            drawn = draw_rain(clean, (seed, position, Stream.DRAWN_RAIN))
-            drawn = torch.where(torch.from_numpy(use_drawn).view(-1, 1, 1, 1), drawn, clean)
-        gain = 1 + method.rain_jitter * (2 * mixture.random(count) - 1)
+            rain = rain_layers(count, side, side, (seed, position, Stream.DRAWN_RAIN), mine)
+            drawn = torch.where(torch.from_numpy(use_drawn).view(-1, 1, 1, 1), (clean + rain).clamp(0, 1), clean)
         batch = Batch(
             clean=clean,
             rainy=cut(crops, side, self.load),

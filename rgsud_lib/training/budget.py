@@ -8,6 +8,7 @@ next to nothing, whatever time they take.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -17,6 +18,9 @@ SIDES = 96, 192  # images on which the cost of scoring is counted
 # Measured on a CPU: an operation on whole images, with their 8-bit conversion and their files, takes two
 # to three times as long as one on training crops, which stay in the cache.
 SLOWER = 3.0
+
+
+log = logging.getLogger("rgsud")
 
 
 def count_flops(work: Callable[[], object]) -> int:
@@ -48,3 +52,10 @@ class Budget:
     def allowance(self, training_flops: float) -> float:
         """Operations that scoring may have used once training has used `training_flops`."""
         return training_flops * self.share / (1 - self.share)
+
+
+def report_cost(phase: str, share: float, budget: float) -> None:
+    """Log the measured share of scoring, as a warning where it is far above the budget."""
+    level = logging.WARNING if share > 1.5 * budget else logging.INFO
+    words = "%s: scoring rounds took %.1f %% of the time (reward.budget allows %.1f %%)"
+    log.log(level, words, phase, 100 * share, 100 * budget)

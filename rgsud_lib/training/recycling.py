@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rgsud_lib import distributed
 from rgsud_lib.config import RewardConfig
 from rgsud_lib.data.images import to_tensor, to_uint8
 from rgsud_lib.data.sampling import Stream, stream
@@ -26,7 +27,7 @@ class Recycler:
     """Makes, scores and offers the candidates of rainy training images.
 
     Which images a round takes is a pure function of (seed, operations spent on training): each epoch visits
-    all of them once, in its own random order.
+    all of them once, in its own random order. Of several processes each takes its share of a round.
     """
 
     def __init__(  # `images`: the rainy training images' ids and their sizes in pixels
@@ -84,13 +85,22 @@ class Recycler:
 
     @torch.no_grad()
     def _offer(self, images: Sequence[str], step: int, advance: Callable[[], None] = lambda: None) -> None:
-        loaded = sorted((self.load(image).shape[:2], image) for image in dict.fromkeys(images))
+        """Offer to the pool what is this rank's to make, batch by batch, and learn what the others made."""
+        mine = list(dict.fromkeys(images))[distributed.rank() :: distributed.world_size()]
+        batches = list(self._batches(mine))
+        for number in range(max(distributed.gather(len(batches)))):
+            if number < len(batches):
+                self._offer_batch(batches[number], step)
+            for _ in range(self.pool.exchange()):
+                advance()
+
+    def _batches(self, images: Sequence[str]) -> Iterator[list[str]]:
+        """Images of one size together, at most BATCH."""
+        loaded = sorted((self.load(image).shape[:2], image) for image in images)
         for _, group in groupby(loaded, key=lambda item: item[0]):
             names = [image for _, image in group]
             for start in range(0, len(names), BATCH):
-                self._offer_batch(names[start : start + BATCH], step)
-                for _ in names[start : start + BATCH]:
-                    advance()
+                yield names[start : start + BATCH]
 
     def _offer_batch(self, names: Sequence[str], step: int) -> None:
         rainy = to_tensor(np.stack([self.load(name) for name in names]))

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from rgsud_lib.config import Config
 from rgsud_lib.data.images import to_tensor
 from rgsud_lib.data.manifest import Dataset
+from rgsud_lib.distributed import node_folder
 from rgsud_lib.errors import BundleError
 from rgsud_lib.files import write_bytes, write_json
 from rgsud_lib.inference import save_derainer
@@ -32,11 +33,12 @@ GRID_IMAGES = 2  # fixed rainy images shown of each split
 
 
 def train_recycle(
-    config: Config, dataset: Path, folder: Path, run: StageRun, reinforced: Path | None = None
+    config: Config, dataset: Path, folder: Path | None, run: StageRun, reinforced: Path | None = None
 ) -> dict[str, Any]:
     """Stage 1 in `folder`: the warm start if enabled, then unpaired training that fills the pool.
 
-    Where `reinforced`, an earlier model's stage 2, is given, `config.retraining` says what is taken from it.
+    Where `reinforced`, an earlier model's stage 2, is given, `config.retraining` says what is taken from it. Here and
+    in stage 2, `folder` is None in all but the first of several processes, which alone returns facts.
     """
     warm, training = config.warm_start, config.training
     rates = training.learning_rate, training.final_learning_rate
@@ -52,7 +54,9 @@ def train_recycle(
     return _finish(config, trainer)
 
 
-def train_reinforce(config: Config, dataset: Path, recycled: Path, folder: Path, run: StageRun) -> dict[str, Any]:
+def train_reinforce(
+    config: Config, dataset: Path, recycled: Path, folder: Path | None, run: StageRun
+) -> dict[str, Any]:
     """Stage 2 in `folder`: starts from stage 1's weights and pool; the switch is on the rewards."""
     stage = config.reinforcement
     phase = Phase(
@@ -70,9 +74,10 @@ def train_reinforce(config: Config, dataset: Path, recycled: Path, folder: Path,
     return _finish(config, trainer)
 
 
-def _trainer(config: Config, dataset: Path, folder: Path, run: StageRun, stop: Any, policy: str) -> Trainer:
+def _trainer(config: Config, dataset: Path, folder: Path | None, run: StageRun, stop: Any, policy: str) -> Trainer:
     data, reward = Dataset.open(dataset), config.reward
     fabric = make_fabric(config.training)
+    folder = node_folder(folder)
     trainer = Trainer(config, fabric, folder, Curves(folder, run), stop, resume_key=folder.name)
     rainy = {record.id: record.height * record.width for record in data.select("rainy", "train")}
     clean = [record.id for record in data.select("clean", "train")]
@@ -110,7 +115,8 @@ def _follow(trainer: Trainer, reinforced: Path) -> None:
     keep, images = trainer.config.retraining, trainer.recycler.images
     if keep.warm_start_from_champion:
         _load_networks(trainer, reinforced)
-        save_derainer(trainer.ema.module, trainer.config.derainer, trainer.folder / "warm_start.safetensors")
+        if trainer.main:
+            save_derainer(trainer.ema.module, trainer.config.derainer, trainer.folder / "warm_start.safetensors")
     if keep.reuse_pool:
         index = json.loads((reinforced / "pool" / "index.json").read_text())
         entries = {image: entry for image, entry in index["entries"].items() if image in images}
@@ -138,6 +144,8 @@ def _rescore(recycler: Recycler, image: str, reward: np.ndarray) -> tuple[float,
 
 def _finish(config: Config, trainer: Trainer) -> dict[str, Any]:
     """Write what the bundle holds; the working state goes when the bundle is sealed."""
+    if not trainer.main:
+        return {}
     folder = trainer.folder
     save_derainer(trainer.ema.module, config.derainer, folder / "derainer.safetensors")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trainer.method.state_dict().items()}

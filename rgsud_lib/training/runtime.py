@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from rgsud_lib.config import TrainingConfig
+from rgsud_lib.distributed import launched
 from rgsud_lib.errors import ConfigError
 
 
@@ -29,7 +31,7 @@ def choose_device(config: TrainingConfig) -> str:
 
 
 def make_fabric(config: TrainingConfig) -> Any:
-    """A single-device Lightning Fabric with the configured device, precision and seed."""
+    """Lightning Fabric with the configured device, precision and seed; under torchrun, one device of the group."""
     try:
         from lightning_fabric import Fabric  # the light package, without the trainer
     except ImportError:
@@ -39,7 +41,12 @@ def make_fabric(config: TrainingConfig) -> Any:
     torch.manual_seed(config.seed)
     torch.backends.cudnn.benchmark = device == "cuda"
     precision = config.precision if config.precision != "auto" else ("bf16-mixed" if device == "cuda" else "32-true")
-    return Fabric(accelerator=device, devices=1, precision=precision)
+    if not launched():
+        return Fabric(accelerator=device, devices=1, precision=precision)
+    devices, nodes = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["GROUP_WORLD_SIZE"])
+    fabric = Fabric(accelerator=device, devices=devices, num_nodes=nodes, strategy="ddp", precision=precision)
+    fabric.launch()
+    return fabric
 
 
 class StopRequest:

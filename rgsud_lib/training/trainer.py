@@ -1,27 +1,27 @@
 """The one loop. Stage 1 and stage 2 are the same trainer with other phases.
 
 Its state is one dictionary, saved whole at checkpoints; all randomness is a function of
-(seed, step). So a killed run, resumed, ends in the same weights, pool and log.
+(seed, step). So a killed run, resumed, ends in the same weights, pool and log. Several processes hold the
+same state and share each batch; the first of them logs, validates and saves.
 """
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rgsud_lib import distributed
 from rgsud_lib.config import Config
-from rgsud_lib.errors import BundleError, Preempted, TrainingError
+from rgsud_lib.errors import Preempted, TrainingError
 from rgsud_lib.inference import derain, save_derainer
-from rgsud_lib.losses import self_reinforced_loss
 from rgsud_lib.methods import build_method
 from rgsud_lib.rewards.pool import RewardPool
 from rgsud_lib.snapshots import share
 from rgsud_lib.training.batches import Batches
-from rgsud_lib.training.budget import count_flops
+from rgsud_lib.training.budget import count_flops, report_cost
 from rgsud_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from rgsud_lib.training.curves import Curves
 from rgsud_lib.training.ema import Ema
@@ -29,6 +29,8 @@ from rgsud_lib.training.phase import Clock, Phase, cosine
 from rgsud_lib.training.progress import Progress, log
 from rgsud_lib.training.recycling import Recycler
 from rgsud_lib.training.runtime import StopRequest
+from rgsud_lib.training.state import capture, restore
+from rgsud_lib.training.steps import method_losses, warm_start_losses
 from rgsud_lib.training.validation import Validator, save_grid
 
 MAX_SKIPPED = 20  # non-finite steps in a row before training gives up
@@ -38,14 +40,8 @@ class Trainer:
     """Holds what a stage trains and runs its phases; `folder` is the stage's bundle folder."""
 
     def __init__(self, config: Config, fabric: Any, folder: Path, curves: Curves, stop: StopRequest, resume_key: str):
-        self.config, self.fabric, self.folder, self.curves, self.stop, self.resume_key = (
-            config,
-            fabric,
-            folder,
-            curves,
-            stop,
-            resume_key,
-        )
+        self.config, self.fabric, self.folder, self.curves = config, fabric, folder, curves
+        self.stop, self.resume_key, self.main = stop, resume_key, distributed.rank() == 0
         self.method = build_method(config).to(memory_format=torch.channels_last)
         self.method.to(fabric.device)
         self.ema = Ema(self.method.derainer, config.training.ema_decay)
@@ -86,14 +82,15 @@ class Trainer:
 
         Raises Preempted after SIGTERM (the state is saved), TrainingError after too many non-finite steps.
         """
-        state = load_checkpoint(self.folder)
-        self.curves.restore(state["curves"] if state else None)
+        state = distributed.broadcast(load_checkpoint(self.folder) if self.main else None)
+        if self.main:
+            self.curves.restore(state["curves"] if state else None)
         names = [phase.name for phase in phases]
         first = names.index(state["phase"]) if state else 0
         for number in range(first, len(phases)):
             self._start(phases[number], state if number == first else None)
             self._run_phase(phases[number])
-            if number < len(phases) - 1:
+            if self.main and number < len(phases) - 1:
                 save_derainer(self.ema.module, self.config.derainer, self.folder / f"{phases[number].name}.safetensors")
 
     def _start(self, phase: Phase, state: dict[str, Any] | None) -> None:
@@ -105,7 +102,7 @@ class Trainer:
             for name, group in self.groups.items()
         }
         if state:
-            self._restore(state)
+            restore(self, state)
         else:
             # A set-up that cannot validate fails now, not after hours.
             self.validator.psnr_rgb(2)
@@ -131,33 +128,23 @@ class Trainer:
                     clock.mark("filling")
                 if self.step % training.log_every == 0 or self.step % training.validate_every == 0 or last:
                     self._log(phase, rate, clock, validate=self.step % training.validate_every == 0 or last)
-                if self.step % training.checkpoint_every == 0 or last or self.stop:
+                stop = distributed.any_rank(bool(self.stop))
+                if self.step % training.checkpoint_every == 0 or last or stop:
                     self._save()
                     clock.mark("checkpoint")
-                if self.stop and not last:
+                if stop and not last:
                     raise Preempted(
                         f"SIGTERM at step {self.step} of {phase.name}: the state is saved; the same command resumes"
                     )
             if phase.recycles and clock.total:
-                self._report_cost(phase, clock.scoring_share())
+                report_cost(phase.name, clock.scoring_share(), self.config.reward.budget)
 
     def _counted_step(self, phase: Phase, batch: Any, rate: float) -> None:
-        """A step; the arithmetic of the first ones, up to one of each kind, is counted."""
+        """A step; the arithmetic of the first ones, up to one of each kind, is counted, for all ranks together."""
         if self.step < self.config.method.adversarial_every:
-            self.flops += count_flops(lambda: self._train_step(phase, batch, rate))
+            self.flops += distributed.world_size() * count_flops(lambda: self._train_step(phase, batch, rate))
         else:
             self._train_step(phase, batch, rate)
-
-    def _report_cost(self, phase: Phase, share: float) -> None:
-        budget = self.config.reward.budget
-        level = logging.WARNING if share > 1.5 * budget else logging.INFO
-        log.log(
-            level,
-            "%s: scoring rounds took %.1f %% of the time (reward.budget allows %.1f %%)",
-            phase.name,
-            100 * share,
-            100 * budget,
-        )
 
     def _flops_until(self, step: int) -> float:
         """Operations that training has used, after the warm-up, by that step of the phase."""
@@ -173,7 +160,13 @@ class Trainer:
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        finite = self._warm_start_step(batch) if phase.name == "warm_start" else self._method_step(phase, batch)
+        if phase.name == "warm_start":
+            losses = warm_start_losses(self.method, batch, self.fabric)
+        else:
+            adversarial = self.step % self.config.method.adversarial_every == 0
+            reinforcement = self.config.reinforcement if phase.rewards else None
+            losses = method_losses(self.method, batch, self.fabric, adversarial, reinforcement)
+        finite = all([self._update(name, values) for name, values in losses])
         self.ema.update(self.method.derainer)
         self.skipped = 0 if finite else self.skipped + 1
         if not finite:
@@ -185,53 +178,20 @@ class Trainer:
                 "lower the learning rate, or use training.precision=32-true"
             )
 
-    def _warm_start_step(self, batch: Any) -> bool:
-        """Supervised on drawn rain: the derainer and, at the same time, the degradation U-Net."""
-        with self.fabric.autocast():
-            derainer = self.method.reconstruction(self.method.derain(batch.drawn), batch.clean)
-            losses = {"derain": derainer, "degradation": self.method.unet_loss(batch, batch.drawn)}
-        return all(
-            [
-                self._update("derainer", {"derain": losses["derain"]}),
-                self._update("generator", {"degradation": losses["degradation"]}),
-            ]
-        )
-
-    def _method_step(self, phase: Phase, batch: Any) -> bool:
-        adversarial = self.step % self.config.method.adversarial_every == 0
-        reinforcement = self.config.reinforcement
-        with self.fabric.autocast():
-            out = self.method(batch, train_generator=adversarial)
-            losses = self.method.derainer_losses(batch, out)
-            if phase.rewards:
-                losses["self_reinforced"] = reinforcement.weight * self_reinforced_loss(
-                    out.restored, batch.reward, reinforcement.distance
-                )
-        finite = self._update("derainer", losses)
-        if adversarial:
-            self.method.discriminator.requires_grad_(False)
-            with self.fabric.autocast():
-                losses = self.method.generator_losses(batch, out)
-            finite &= self._update("generator", losses)
-            self.method.discriminator.requires_grad_(True)
-            with self.fabric.autocast():
-                losses = {"discriminator": self.method.discriminator_loss(batch, out)}
-            finite &= self._update("discriminator", losses)
-        return finite
-
     def _update(self, name: str, losses: dict[str, Tensor]) -> bool:
-        """Backward, clip, step; False and no step where the gradient is not finite."""
+        """Backward, mean over the ranks, clip, step; False and no step where the gradient is not finite."""
         optimizer, group = self.optimizers[name], self.groups[name]
         optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(torch.stack([value.float() for value in losses.values()]).sum())
+        values = torch.stack([value.float() for value in losses.values()])
+        self.fabric.backward(values.sum())
+        values = values.detach()
+        distributed.average([values, *(weight.grad for weight in group if weight.grad is not None)])
         norm = torch.nn.utils.clip_grad_norm_(group, self.config.training.clip_norm)
         finite = bool(torch.isfinite(norm))
         if finite:
             optimizer.step()
-            self.curves.add(
-                {f"loss/{key}": float(value.detach()) for key, value in losses.items()}
-                | {f"gradient_norm/{name}": float(norm)}
-            )
+            averages = {f"loss/{key}": value for key, value in zip(losses, values.tolist(), strict=True)}
+            self.curves.add(averages | {f"gradient_norm/{name}": float(norm)})
         return finite
 
     # --- what is written ----------------------------------------------------------------------------
@@ -241,6 +201,8 @@ class Trainer:
         return self.batches.offset(phase) + self.step
 
     def _log(self, phase: Phase, rate: float, clock: Clock, validate: bool) -> None:
+        if not self.main:
+            return
         values = {"learning_rate": rate, **self.pool.statistics()}
         if validate:
             values["validation/psnr_rgb"] = self.last_psnr = self.validator.psnr_rgb()
@@ -252,32 +214,13 @@ class Trainer:
         self.curves.row(self._global(phase), phase.name, values, clock.report())
 
     def _save(self) -> None:
-        save_checkpoint(self.folder, self._state())
-        self.pool.collect_garbage()
-        self.curves.flush()
-        share(self.folder)
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "key": self.resume_key, "phase": self.phase_name, "step": self.step,
-            "skipped": self.skipped, "last_psnr": self.last_psnr, "flops": self.flops,
-            "networks": self.method.state_dict(), "ema": self.ema.module.state_dict(), "ema_updates": self.ema.updates,
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "pool": self.pool.index(), "recycler": self.recycler.state(), "curves": self.curves.state(),
-        }  # fmt: skip
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        if state["key"] != self.resume_key:
-            raise BundleError(
-                f"the checkpoint in {self.folder} belongs to another configuration or dataset "
-                f"({state['key']}, expected {self.resume_key}); delete the folder or use another --workdir"
-            )
-        self.step, self.skipped, self.last_psnr = state["step"], state["skipped"], state["last_psnr"]
-        self.flops = state["flops"]
-        self.method.load_state_dict(state["networks"])
-        self.ema.module.load_state_dict(state["ema"])
-        self.ema.updates = state["ema_updates"]
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.pool.restore(state["pool"])
-        self.recycler.restore(state["recycler"])
+        """The checkpoint, by the first process; no process goes on (or ends) before it is written."""
+        if self.main:
+            save_checkpoint(self.folder, capture(self))
+        distributed.wait()
+        if distributed.leads_node():
+            self.pool.collect_garbage()
+        if self.main:
+            self.curves.flush()
+            share(self.folder)
+        distributed.wait()
