@@ -14,6 +14,8 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rgsud_lib.distributed import world_size
+
 SIDES = 96, 192  # images on which the cost of scoring is counted
 # Measured on a CPU: an operation on whole images, with their 8-bit conversion and their files, takes two
 # to three times as long as one on training crops, which stay in the cache.
@@ -33,6 +35,25 @@ def count_flops(work: Callable[[], object]) -> int:
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return counter.get_total_flops()
+
+
+class Effort:
+    """What training uses in a phase: its first steps, up to one of each of `kinds`, are counted."""
+
+    def __init__(self, kinds: int, warm_up: int):
+        """Steps before `warm_up` do not count."""
+        self.kinds, self.warm_up, self.flops = kinds, warm_up, 0
+
+    def spend(self, step: int, work: Callable[[], object]) -> None:
+        """Do the work of a step; it counts for all processes together."""
+        if step < self.kinds:
+            self.flops += world_size() * count_flops(work)
+        else:
+            work()
+
+    def until(self, step: int) -> float:
+        """Operations used by that step."""
+        return self.flops / self.kinds * max(0, step - self.warm_up) if step >= self.kinds else 0.0
 
 
 class Budget:

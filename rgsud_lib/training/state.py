@@ -14,7 +14,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
     """All that the next step depends on."""
     return {
         "key": trainer.resume_key, "phase": trainer.phase_name, "step": trainer.step,
-        "skipped": trainer.skipped, "last_psnr": trainer.last_psnr, "flops": trainer.flops,
+        "skipped": trainer.skipped, "last_psnr": trainer.last_psnr, "flops": trainer.effort.flops,
         "networks": trainer.method.state_dict(),
         "ema": trainer.ema.module.state_dict(), "ema_updates": trainer.ema.updates,
         "optimizers": {name: optimizer.state_dict() for name, optimizer in trainer.optimizers.items()},
@@ -30,7 +30,7 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
             f"({state['key']}, expected {trainer.resume_key}); delete the folder or use another --workdir"
         )
     trainer.step, trainer.skipped, trainer.last_psnr = state["step"], state["skipped"], state["last_psnr"]
-    trainer.flops = state["flops"]
+    trainer.effort.flops = state["flops"]
     trainer.method.load_state_dict(state["networks"])
     trainer.ema.module.load_state_dict(state["ema"])
     trainer.ema.updates = state["ema_updates"]

@@ -1,4 +1,4 @@
-"""A step's losses, by the network that they update and in the order of the updates.
+"""What a step updates: the losses of each group of networks, in the order of the updates.
 
 Each is computed after the update before it, so the discriminator judges what the updated networks are trained on.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rgsud_lib.config import ReinforcementConfig
@@ -15,6 +16,19 @@ from rgsud_lib.losses import self_reinforced_loss
 from rgsud_lib.methods.rgsud import RGSUD, Batch
 
 Losses = Iterator[tuple[str, dict[str, Tensor]]]
+
+
+def make_optimizers(method: RGSUD, learning_rate: float, betas: tuple[float, float]) -> dict[str, torch.optim.Adam]:
+    """An optimiser for each group of networks."""
+    groups = {
+        "derainer": list(method.derainer.parameters()),
+        "generator": [*method.generator.parameters(), *method.unet.parameters()],
+        "discriminator": list(method.discriminator.parameters()),
+    }
+    return {
+        name: torch.optim.Adam(group, learning_rate, betas, fused=group[0].device.type == "cuda")
+        for name, group in groups.items()
+    }
 
 
 def warm_start_losses(method: RGSUD, batch: Batch, fabric: Any) -> Losses:

@@ -7,6 +7,7 @@ same state and share each batch; the first of them logs, validates and saves.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rgsud_lib.methods import build_method
 from rgsud_lib.rewards.pool import RewardPool
 from rgsud_lib.snapshots import share
 from rgsud_lib.training.batches import Batches
-from rgsud_lib.training.budget import count_flops, report_cost
+from rgsud_lib.training.budget import Effort, report_cost
 from rgsud_lib.training.checkpoint import load_checkpoint, save_checkpoint
 from rgsud_lib.training.curves import Curves
 from rgsud_lib.training.ema import Ema
@@ -30,7 +31,7 @@ from rgsud_lib.training.progress import Progress, log
 from rgsud_lib.training.recycling import Recycler
 from rgsud_lib.training.runtime import StopRequest
 from rgsud_lib.training.state import capture, restore
-from rgsud_lib.training.steps import method_losses, warm_start_losses
+from rgsud_lib.training.steps import make_optimizers, method_losses, warm_start_losses
 from rgsud_lib.training.validation import Validator, save_grid
 
 MAX_SKIPPED = 20  # non-finite steps in a row before training gives up
@@ -45,13 +46,7 @@ class Trainer:
         self.method = build_method(config).to(memory_format=torch.channels_last)
         self.method.to(fabric.device)
         self.ema = Ema(self.method.derainer, config.training.ema_decay)
-        self.phase_name, self.step, self.skipped, self.last_psnr, self.flops = "", 0, 0, 0.0, 0
-        self.groups: dict[str, list[nn.Parameter]] = {
-            "derainer": list(self.method.derainer.parameters()),
-            "generator": [*self.method.generator.parameters(), *self.method.unet.parameters()],
-            "discriminator": list(self.method.discriminator.parameters()),
-        }
-        self.optimizers: dict[str, torch.optim.Adam] = {}
+        self.phase_name, self.step, self.skipped, self.last_psnr = "", 0, 0, 0.0
 
     def attach(self, batches: Batches, recycler: Recycler, validator: Validator) -> None:
         """What the steps draw from and are measured with (they in turn derain with this trainer's EMA weights)."""
@@ -95,12 +90,11 @@ class Trainer:
 
     def _start(self, phase: Phase, state: dict[str, Any] | None) -> None:
         """Fresh optimisers for a phase, or everything as it was at the checkpoint."""
-        self.phase_name, self.step, self.flops = phase.name, 0, 0
-        fused = self.fabric.device.type == "cuda"
-        self.optimizers = {
-            name: torch.optim.Adam(group, lr=phase.learning_rate, betas=self.config.training.betas, fused=fused)
-            for name, group in self.groups.items()
-        }
+        self.phase_name, self.step = phase.name, 0
+        self.effort = Effort(
+            self.config.method.adversarial_every, 0 if phase.name == "reinforce" else self.config.reward.warm_up
+        )
+        self.optimizers = make_optimizers(self.method, phase.learning_rate, self.config.training.betas)
         if state:
             restore(self, state)
         else:
@@ -115,12 +109,12 @@ class Trainer:
                 rate = cosine(phase, self.step)
                 batch = self.batches.batch(phase, self.step, self.fabric.device)
                 clock.mark("data")
-                self._counted_step(phase, batch, rate)
+                self.effort.spend(self.step, partial(self._train_step, phase, batch, rate))
                 self.step += 1
                 clock.mark("step")
                 progress.advance(f"validation {self.last_psnr:.2f} dB" if self.last_psnr else "")
-                if phase.recycles and self._round(self.step):
-                    self.recycler.recycle_due(self._flops_until(self.step), self._global(phase))
+                if phase.recycles and self.step % self.config.reward.round_every == 0:
+                    self.recycler.recycle_due(self.effort.until(self.step), self._global(phase))
                     clock.mark("scoring")
                 last = self.step == phase.steps
                 if last and phase.recycles and not phase.rewards:
@@ -138,22 +132,6 @@ class Trainer:
                     )
             if phase.recycles and clock.total:
                 report_cost(phase.name, clock.scoring_share(), self.config.reward.budget)
-
-    def _counted_step(self, phase: Phase, batch: Any, rate: float) -> None:
-        """A step; the arithmetic of the first ones, up to one of each kind, is counted, for all ranks together."""
-        if self.step < self.config.method.adversarial_every:
-            self.flops += distributed.world_size() * count_flops(lambda: self._train_step(phase, batch, rate))
-        else:
-            self._train_step(phase, batch, rate)
-
-    def _flops_until(self, step: int) -> float:
-        """Operations that training has used, after the warm-up, by that step of the phase."""
-        counted = self.config.method.adversarial_every
-        warm_up = 0 if self.phase_name == "reinforce" else self.config.reward.warm_up
-        return self.flops / counted * max(0, step - warm_up) if step >= counted else 0.0
-
-    def _round(self, step: int) -> bool:
-        return step % self.config.reward.round_every == 0
 
     def _train_step(self, phase: Phase, batch: Any, rate: float) -> None:
         """One update of the derainer and, when due, of G, the U-Net and D. Non-finite gradients reach no optimiser."""
@@ -180,13 +158,14 @@ class Trainer:
 
     def _update(self, name: str, losses: dict[str, Tensor]) -> bool:
         """Backward, mean over the ranks, clip, step; False and no step where the gradient is not finite."""
-        optimizer, group = self.optimizers[name], self.groups[name]
+        optimizer = self.optimizers[name]
+        weights = optimizer.param_groups[0]["params"]
         optimizer.zero_grad(set_to_none=True)
         values = torch.stack([value.float() for value in losses.values()])
         self.fabric.backward(values.sum())
         values = values.detach()
-        distributed.average([values, *(weight.grad for weight in group if weight.grad is not None)])
-        norm = torch.nn.utils.clip_grad_norm_(group, self.config.training.clip_norm)
+        distributed.average([values, *(weight.grad for weight in weights if weight.grad is not None)])
+        norm = torch.nn.utils.clip_grad_norm_(weights, self.config.training.clip_norm)
         finite = bool(torch.isfinite(norm))
         if finite:
             optimizer.step()
@@ -223,4 +202,3 @@ class Trainer:
         if self.main:
             self.curves.flush()
             share(self.folder)
-        distributed.wait()
