@@ -17,6 +17,7 @@ from rgsud_lib import tracking
 from rgsud_lib.bundle import is_sealed, open_bundle, seal
 from rgsud_lib.config import Config, digest_of
 from rgsud_lib.doctor import check_node
+from rgsud_lib.errors import TrainingError
 from rgsud_lib.fan_out import Parts, Shard
 from rgsud_lib.files import CHECKPOINT, link_tree
 from rgsud_lib.remote import finish, is_finished, open_anywhere, pulled
@@ -115,7 +116,7 @@ def recycle(config: Config, dataset: Place, workdir: Place, reinforced: Place | 
 
         return train_recycle(config, pulled(dataset), folder, run, reinforced and pulled(reinforced))
 
-    return _stage("recycle", config, _digests(**bundles), workdir, work)
+    return _train("recycle", config, bundles, workdir, work)
 
 
 def reinforce(config: Config, dataset: Place, recycled: Place, workdir: Place) -> Place:
@@ -126,7 +127,7 @@ def reinforce(config: Config, dataset: Place, recycled: Place, workdir: Place) -
 
         return train_reinforce(config, pulled(dataset), pulled(recycled), folder, run)
 
-    return _stage("reinforce", config, _digests(dataset=dataset, recycled=recycled), workdir, work)
+    return _train("reinforce", config, {"dataset": dataset, "recycled": recycled}, workdir, work)
 
 
 def evaluate(
@@ -233,6 +234,19 @@ def _train_critic(config: Config, folder: Path) -> None:
 def _digests(**bundles: Place) -> dict[str, str]:
     """The digests of a stage's input bundles, verified; the arguments' names are the kinds expected."""
     return {kind: open_anywhere(place, kind).digest for kind, place in bundles.items()}
+
+
+def _train(stage: str, config: Config, bundles: dict[str, Place], workdir: Place, work: Work) -> Place:
+    """`_stage`, in several processes where so configured: then the first of them comes here again and does it."""
+    inputs = _digests(**bundles)
+    key = stage_key(stage, config, inputs)
+    place = place_of(stage, key, workdir)
+    if not is_finished(place):
+        from rgsud_lib.training.launch import launch
+
+        if launch(stage, config, bundles, workdir, f"{stage}-{key}") and not is_finished(place):
+            raise TrainingError(f"the processes of {stage} ended without leaving a bundle in {place}")
+    return _stage(stage, config, inputs, workdir, work)
 
 
 def _stage(stage: str, config: Config, inputs: dict[str, str], workdir: Place, work: Work) -> Place:

@@ -1,0 +1,49 @@
+"""`python -m rgsud_lib.training.worker`: one of the processes that train a stage, started by torchrun.
+
+Single machine and TrainJob alike: the job comes by the environment. The first process does the whole stage, the
+others only the training in it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from rgsud_lib import stages
+from rgsud_lib.config import parse_config
+from rgsud_lib.task import FAILURE, task
+from rgsud_lib.tracking import StageRun
+from rgsud_lib.training.launch import JOB
+
+
+def main() -> None:
+    """Do this process's share; its error is left where the launcher looks for it."""
+    job, rank = json.loads(os.environ.pop(JOB)), int(os.environ["RANK"])
+    os.environ.pop(FAILURE, None)  # the launching process's own
+    if "failures" in job:
+        os.environ[FAILURE] = str(Path(job["failures"]) / f"failure-{rank}.json")
+    with task(job["stage"]):
+        if rank == 0:
+            config = parse_config(job["config"])
+            getattr(stages, job["stage"])(config, **_places(job["bundles"]), workdir=Path(job["workdir"]))
+        else:
+            logging.getLogger("rgsud").setLevel(logging.ERROR)  # the first process speaks for all
+            _join(job)
+
+
+def _join(job: dict[str, Any]) -> None:
+    from rgsud_lib.training.run import train_recycle, train_reinforce
+
+    train = {"recycle": train_recycle, "reinforce": train_reinforce}[job["stage"]]
+    train(parse_config(job["config"]), **_places(job["bundles"]), folder=None, run=StageRun())
+
+
+def _places(bundles: dict[str, str]) -> dict[str, Path]:
+    return {kind: Path(place) for kind, place in bundles.items()}
+
+
+if __name__ == "__main__":
+    main()
