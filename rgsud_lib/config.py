@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -127,7 +127,7 @@ class TrainingConfig(Section):
     clip_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+    devices: Literal["auto"] | int = Field(
         "auto", description="processes a node, one a GPU; auto: all visible GPUs that divide the batch, one on a CPU"
     )
     nodes: int = Field(1, ge=1, description="machines that train together, by a Kubeflow TrainJob where more than one")
@@ -141,6 +141,13 @@ class TrainingConfig(Section):
     log_every: int = Field(50, ge=1)
     validate_every: int = Field(2000, ge=1)
     validation_images: int = Field(8, ge=1, description="held-back clean images with drawn rain")
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def auto_or_number(cls, value: Any) -> Any:
+        if value != "auto" and not (isinstance(value, int) and value >= 1):
+            raise ValueError("expected auto or a number of at least 1")
+        return value
 
 
 Candidate = Literal["plain", "raw", "mirror", "flips", "rotations", "blend", "tiles"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -43,6 +44,7 @@ def make_fabric(config: TrainingConfig) -> Any:
     precision = config.precision if config.precision != "auto" else ("bf16-mixed" if device == "cuda" else "32-true")
     if not launched():
         return Fabric(accelerator=device, devices=1, precision=precision)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     devices, nodes = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["GROUP_WORLD_SIZE"])
     fabric = Fabric(accelerator=device, devices=devices, num_nodes=nodes, strategy="ddp", precision=precision)
     fabric.launch()
