@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.elastic.multiprocessing.errors import record
+
 from rgsud_lib import stages
 from rgsud_lib.config import parse_config
 from rgsud_lib.task import FAILURE, task
@@ -26,23 +28,24 @@ def main() -> None:
     if "failures" in job:
         os.environ[FAILURE] = str(Path(job["failures"]) / f"failure-{rank}.json")
     with task(job["stage"]):
-        if rank == 0:
-            config = parse_config(job["config"])
-            getattr(stages, job["stage"])(config, **_places(job["bundles"]), workdir=Path(job["workdir"]))
-        else:
-            logging.getLogger("rgsud").setLevel(logging.ERROR)  # the first process speaks for all
-            _join(job)
+        record(_work if rank == 0 else _join)(job)
+
+
+def _work(job: dict[str, Any]) -> None:
+    stage = getattr(stages, job["stage"])
+    stage(parse_config(job["config"]), **_places(job), workdir=Path(job["workdir"]))
 
 
 def _join(job: dict[str, Any]) -> None:
     from rgsud_lib.training.run import train_recycle, train_reinforce
 
+    logging.getLogger("rgsud").setLevel(logging.ERROR)  # the first process speaks for all
     train = {"recycle": train_recycle, "reinforce": train_reinforce}[job["stage"]]
-    train(parse_config(job["config"]), **_places(job["bundles"]), folder=None, run=StageRun())
+    train(parse_config(job["config"]), **_places(job), folder=None, run=StageRun())
 
 
-def _places(bundles: dict[str, str]) -> dict[str, Path]:
-    return {kind: Path(place) for kind, place in bundles.items()}
+def _places(job: dict[str, Any]) -> dict[str, Path]:
+    return {kind: Path(place) for kind, place in job["bundles"].items()}
 
 
 if __name__ == "__main__":

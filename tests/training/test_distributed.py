@@ -122,16 +122,16 @@ def test_a_gradient_that_one_process_finds_not_finite_is_skipped_by_both(two):
     assert all(torch.isfinite(value).all() for value in load_file(two / "poisoned" / "networks.safetensors").values())
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_launched_processes_are_stopped_killed_and_resumed(shared, dataset, two, tmp_path, monkeypatch):
     """The stage's own way: by the launcher, each time disturbed as soon as there is a new checkpoint."""
     monkeypatch.setenv("RGSUD_TRACKING", "off")
     config = parse_config(shared.model_dump() | {"training": shared.training.model_dump() | {"devices": 2}})
-    with at_next_checkpoint(tmp_path, lambda: os.kill(os.getpid(), signal.SIGTERM)):
-        with pytest.raises(Preempted, match="SIGTERM in recycle: the state is saved"):
-            stages.recycle(config, dataset, tmp_path)
-    with at_next_checkpoint(tmp_path, lambda: os.kill(worker(rank=1), signal.SIGKILL)):
-        with pytest.raises(StageFailure, match="process 1 was killed by signal 9"):
+    for disturb, error, words in (
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), Preempted, "SIGTERM in recycle: the state is saved"),
+        (lambda: os.kill(worker(rank=1), signal.SIGKILL), StageFailure, "process 1 was killed by signal 9"),
+    ):
+        with at_next_checkpoint(tmp_path, disturb), pytest.raises(error, match=words):
             stages.recycle(config, dataset, tmp_path)
     folder = stages.recycle(config, dataset, tmp_path)
     assert contents(folder) | {".lock": b""} == contents(two / "recycled") | {".lock": b""}
