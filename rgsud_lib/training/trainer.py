@@ -127,9 +127,8 @@ class Trainer:
                     self._save()
                     clock.mark("checkpoint")
                 if stop and not last:
-                    raise Preempted(
-                        f"SIGTERM at step {self.step} of {phase.name}: the state is saved; the same command resumes"
-                    )
+                    where = f"step {self.step} of {phase.name}"
+                    raise Preempted(f"SIGTERM at {where}: the state is saved; the same command resumes")
             if phase.recycles and clock.total:
                 report_cost(phase.name, clock.scoring_share(), self.config.reward.budget)
 
@@ -196,9 +195,9 @@ class Trainer:
         """The checkpoint, by the first process; no process goes on (or ends) before it is written."""
         if self.main:
             save_checkpoint(self.folder, capture(self))
-        distributed.wait()
         if distributed.leads_node():
             self.pool.collect_garbage()
         if self.main:
             self.curves.flush()
             share(self.folder)
+        distributed.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -66,15 +67,21 @@ def one(shared, dataset, tmp_path_factory) -> Path:
 def two(shared, dataset, tmp_path_factory) -> Path:
     """Both stages by two, and what `ranks.py` does besides."""
     root = tmp_path_factory.mktemp("two")
-    (root / "config.json").write_text(shared.model_dump_json())
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    script = Path(__file__).with_name("ranks.py")
-    done = subprocess.run(
-        [*torchrun, script, dataset, root, root / "config.json"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    finish(ranks(shared, dataset, root, "--standalone", "--nproc-per-node=2"))
     return root
+
+
+def ranks(config: Config, dataset: Path, root: Path, *how: str) -> subprocess.Popen[str]:
+    """`ranks.py` by a torchrun of its own, which works in `root`."""
+    (root / "config.json").write_text(config.model_dump_json())
+    script = Path(__file__).with_name("ranks.py")
+    command = [sys.executable, "-m", "torch.distributed.run", *how, script, dataset, root, root / "config.json"]
+    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-4000:]
 
 
 def seen(root: Path) -> list[dict[str, str]]:
@@ -120,6 +127,19 @@ def test_a_gradient_that_one_process_finds_not_finite_is_skipped_by_both(two):
     rows = read_log(two / "poisoned" / "log.jsonl")
     assert sum(row.get("skipped_updates", 0) for row in rows) == 1
     assert all(torch.isfinite(value).all() for value in load_file(two / "poisoned" / "networks.safetensors").values())
+
+
+@pytest.mark.integration
+def test_two_machines_need_no_common_disk(shared, dataset, two, tmp_path):
+    """The second machine keeps its copy of the pool elsewhere, and on a resume gets it from the first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = "--master-addr=127.0.0.1", f"--master-port={free.getsockname()[1]}"
+    machines = [ranks(shared, dataset, tmp_path, "--nnodes=2", f"--node-rank={node}", *address) for node in range(2)]
+    for machine in machines:
+        finish(machine)
+    for name in ("recycled", "reinforced", "killed", "terminated"):
+        assert contents(tmp_path / name) == contents(two / name)
 
 
 @pytest.mark.integration
