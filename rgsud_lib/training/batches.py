@@ -35,6 +35,10 @@ class Batches:
     ):
         self.config, self.rainy, self.clean, self.load, self.pool = config, list(rainy), list(clean), load, pool
 
+    def count(self, phase: Phase) -> int:
+        """Crops in a batch, over all ranks."""
+        return self.config.warm_start.batch if phase.name == "warm_start" else self.config.training.batch
+
     def offset(self, phase: Phase) -> int:
         """Steps of the stage before this phase."""
         return self.config.warm_start.steps if phase.name == "recycle" and self.config.warm_start.enabled else 0
@@ -42,7 +46,7 @@ class Batches:
     def batch(self, phase: Phase, step: int, device: torch.device) -> Batch:
         """This rank's crops, mixture choices and rewards of one step, on `device`."""
         warm, training, method = self.config.warm_start, self.config.training, self.config.method
-        count, side = (warm.batch, warm.crop) if phase.name == "warm_start" else (training.batch, training.crop)
+        count, side = self.count(phase), warm.crop if phase.name == "warm_start" else training.crop
         # Stage 2 draws from its own streams: another first word of the seed sequence.
         position = self.offset(phase) + step + (1 << 40 if phase.name == "reinforce" else 0)
         seed = training.seed

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from rgsud_lib.config import Config
 from rgsud_lib.distributed import launched
 from rgsud_lib.errors import ConfigError, Preempted
+from rgsud_lib.s3 import is_remote
 from rgsud_lib.task import LAUNCHER, STDERR, StageFailure
 from rgsud_lib.training.runtime import choose_device
 
@@ -86,7 +87,7 @@ def count_processes(config: Config, stage: str) -> int:
 
 
 def _address(place: Path | str) -> str:
-    return str(place) if "://" in str(place) else str(Path(place).absolute())
+    return str(place) if is_remote(place) else str(Path(place).absolute())
 
 
 def _run_elastic(job: dict[str, object], processes: int, folder: Path) -> None:

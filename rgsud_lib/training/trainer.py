@@ -70,13 +70,13 @@ class Trainer:
         with torch.no_grad(), self.fabric.autocast():
             return derain(derainer, images, tile, overlap).float().cpu()
 
-    # --- the loop -----------------------------------------------------------------------------------
-
     def run(self, phases: list[Phase]) -> None:
         """Run the phases that are not behind us, from the last checkpoint where there is one.
 
         Raises Preempted after SIGTERM (the state is saved), TrainingError after too many non-finite steps.
         """
+        for phase in phases:
+            distributed.part(self.batches.count(phase))  # what cannot be divided fails now, not after hours
         state = distributed.broadcast(load_checkpoint(self.folder) if self.main else None)
         if self.main:
             self.curves.restore(state["curves"] if state else None)
@@ -98,8 +98,7 @@ class Trainer:
         if state:
             restore(self, state)
         else:
-            # A set-up that cannot validate fails now, not after hours.
-            self.validator.psnr_rgb(2)
+            self.validator.psnr_rgb(2)  # likewise a set-up that cannot validate
 
     def _run_phase(self, phase: Phase) -> None:
         training = self.config.training
@@ -171,8 +170,6 @@ class Trainer:
             averages = {f"loss/{key}": value for key, value in zip(losses, values.tolist(), strict=True)}
             self.curves.add(averages | {f"gradient_norm/{name}": float(norm)})
         return finite
-
-    # --- what is written ----------------------------------------------------------------------------
 
     def _global(self, phase: Phase) -> int:
         """Steps since the stage began, over all its phases."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rgsud_lib.config import TrainingConfig
 from rgsud_lib.errors import ConfigError, Preempted, TrainingError
+from rgsud_lib.s3 import is_remote
 from rgsud_lib.task import LAUNCHER
 from rgsud_lib.training.launch import JOB, WORKER
 from rgsud_lib.training.runtime import StopRequest, stop_on_sigterm
@@ -26,7 +27,8 @@ RUNTIME = "RGSUD_TRAINING_RUNTIME"  # name of the cluster's TrainingRuntime
 BACKEND = "RGSUD_TRAINER"
 COMMAND = "RGSUD_COMMAND"
 PASSED_ON = (
-    "RGSUD_RUN_KEY", "RGSUD_TRACKING", "KFP_RUN_ID", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION",
+    "RGSUD_RUN_KEY", "RGSUD_TRACKING", "KFP_RUN_ID",
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION", "RGSUD_S3_ADDRESSING",
     "MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID",
 )  # fmt: skip
 UNFINISHED = ("Created", "Running")
@@ -41,7 +43,7 @@ def run_trainjob(job: dict[str, Any], key: str, training: TrainingConfig) -> Non
     Raises Preempted after SIGTERM (the TrainJob is deleted, its nodes save), TrainingError where it fails.
     """
     local = os.environ.get(BACKEND) == "local"
-    if not local and not job["workdir"].startswith("s3://"):
+    if not local and not is_remote(job["workdir"]):
         raise ConfigError(
             f"training.nodes={training.nodes} with --workdir {job['workdir']}: the nodes share no disk; "
             "use a workdir in s3://"

@@ -16,6 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from rgsud_lib import stages
 from rgsud_lib.config import parse_config
+from rgsud_lib.remote import pulled
 from rgsud_lib.task import FAILURE, task
 from rgsud_lib.tracking import StageRun
 from rgsud_lib.training.launch import JOB
@@ -33,7 +34,7 @@ def main() -> None:
 
 def _work(job: dict[str, Any]) -> None:
     stage = getattr(stages, job["stage"])
-    stage(parse_config(job["config"]), **_places(job), workdir=Path(job["workdir"]))
+    stage(parse_config(job["config"]), **job["bundles"], workdir=job["workdir"])
 
 
 def _join(job: dict[str, Any]) -> None:
@@ -41,11 +42,8 @@ def _join(job: dict[str, Any]) -> None:
 
     logging.getLogger("rgsud").setLevel(logging.ERROR)  # the first process speaks for all
     train = {"recycle": train_recycle, "reinforce": train_reinforce}[job["stage"]]
-    train(parse_config(job["config"]), **_places(job), folder=None, run=StageRun())
-
-
-def _places(job: dict[str, Any]) -> dict[str, Path]:
-    return {kind: Path(place) for kind, place in job["bundles"].items()}
+    bundles = {kind: pulled(place) for kind, place in job["bundles"].items()}
+    train(parse_config(job["config"]), **bundles, folder=None, run=StageRun())
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,10 @@ import pytest
 from rgsud_lib import stages
 from rgsud_lib.config import TrainingConfig, parse_config
 from rgsud_lib.errors import ConfigError, Preempted, TrainingError
+from rgsud_lib.files import CHECKPOINT
+from rgsud_lib.remote import pulled
 from rgsud_lib.training import trainjob
+from rgsud_lib.training.curves import read_log
 from rgsud_lib.training.launch import JOB
 
 WORK = {"stage": "recycle", "config": {}, "workdir": "s3://bucket/work", "bundles": {"dataset": "s3://bucket/data"}}
@@ -138,14 +142,26 @@ def test_nodes_need_a_workdir_that_all_of_them_reach(cluster):
 
 
 @pytest.mark.integration
-def test_the_sdks_local_backend_runs_a_stage_and_its_failure_comes_back(tiny, dataset, tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the SDK leaves a pipe open
+def test_the_sdks_local_backend_runs_stops_and_resumes_a_stage_in_s3(tiny, dataset, s3_bucket, tmp_path, monkeypatch):
     monkeypatch.setenv(trainjob.BACKEND, "local")
     monkeypatch.setenv("RGSUD_TRACKING", "off")
-    monkeypatch.chdir(tmp_path)
     tree = tiny.model_dump()
     config = parse_config(tree | {"training": tree["training"] | {"nodes": 2}})
-    folder = stages.recycle(config, dataset, tmp_path / "work")
-    assert (folder / "bundle.json").is_file() and (folder / "networks.safetensors").is_file()
+
+    def terminate() -> None:
+        while not list(tmp_path.glob(f"cache/work/*/stages/*/{CHECKPOINT}/latest.json")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    with pytest.raises(Preempted, match="TrainJob rgsud-recycle-.* was deleted"):
+        stages.recycle(config, dataset, s3_bucket)
+    thread.join()
+    address = stages.recycle(config, dataset, s3_bucket)
+    assert address.startswith(f"{s3_bucket}/stages/recycle-")
+    assert len(read_log(pulled(address) / "log.jsonl")) == 7
     odd = parse_config(tree | {"training": tree["training"] | {"nodes": 2, "batch": 3}})
     with pytest.raises(TrainingError, match="(?s)TrainJob.*a batch of 3 cannot be divided among 2 processes"):
-        stages.recycle(odd, dataset, tmp_path / "work")
+        stages.recycle(odd, dataset, s3_bucket)
