@@ -36,3 +36,9 @@ def test_rain_is_of_varied_strength():
 def test_strength_scales_the_rain():
     dark = torch.zeros(1, 3, 64, 64)
     torch.testing.assert_close(draw_rain(dark, 2, strength=0.5), 0.5 * draw_rain(dark, 2))
+
+
+def test_a_part_of_a_batch_has_the_rain_that_it_has_in_the_whole():
+    whole = rain_layers(4, 40, 48, (3, 7))
+    for part in (slice(0, 2), slice(2, 4), slice(3, 4)):
+        torch.testing.assert_close(rain_layers(4, 40, 48, (3, 7), part), whole[part])
