@@ -103,7 +103,7 @@ def test_a_workdir_in_s3_holds_the_results_and_the_artifacts_only_point_there(la
     assert (remote.pulled(exported) / "derainer.safetensors").read_text() == "export"
     artifacts = {path.parent: path for path in remote.local_root(f"{s3_bucket}/runs").glob("kfp/**/bundle.json")}
     assert len(artifacts) == len(STAGES) and all(list(folder.iterdir()) == [path] for folder, path in artifacts.items())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "clean", "rainy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ahead.txt", "cache", "clean", "rainy"]
     out, err = (process := launch(f"{s3_bucket}/runs")).communicate(timeout=120)
     assert err.count("finished before") == len(STAGES) and "derainer.safetensors" in out
 

@@ -86,7 +86,7 @@ def _module(name: str, **functions: Callable) -> None:
     vars(module).update(functions)
 
 
-def _promote(config, exported, workdir) -> None:
+def _promote(exported, workdir) -> None:
     (Path(workdir) / "champion").write_text(_digest(exported))
 
 
