@@ -60,18 +60,18 @@ class Cluster:
         done = subprocess.run(command, env=host, capture_output=True, text=True)
         return Outcome(done.returncode, done.stdout + done.stderr, time.monotonic() - start)
 
-    def containers(self, run_id: str) -> dict[str, Any]:
-        """A run's containers by component, or by command where it is none of ours."""
-        found = {}
-        for container in self.daemon.client.containers.list(all=True, filters={"label": f"run={run_id}"}):
-            command, flag = container.attrs["Config"]["Cmd"], "--function_to_execute"
-            name = command[command.index(flag) + 1] if flag in command else " ".join(command)
-            found[name] = container
-        return found
+    def containers(self, run_id: str, component: str = "") -> list[Any]:
+        """A run's containers, ended or not; of one component, or of all."""
+        found = self.daemon.client.containers.list(all=True, filters={"label": f"run={run_id}"})
+        return [container for container in found if component in ("", component_of(container))]
 
     def exit_codes(self, run_id: str) -> dict[str, int]:
-        """Of a run's containers, by component."""
-        return {name: found.attrs["State"]["ExitCode"] for name, found in self.containers(run_id).items()}
+        """Of a run's containers, the highest by component."""
+        codes: dict[str, int] = {}
+        for container in self.containers(run_id):
+            name = component_of(container)
+            codes[name] = max(codes.get(name, 0), container.attrs["State"]["ExitCode"])
+        return codes
 
     def bundles(self) -> dict[str, Bundle]:
         """The finished stages in S3, by the name of their folder."""
@@ -89,3 +89,9 @@ class Cluster:
         parent = self.parent(run_id).info.run_id
         mine = [run for run in self.mlflow.runs() if run.data.tags.get("mlflow.parentRunId") == parent]
         return {run.data.tags["rgsud.stage"]: run for run in mine}
+
+
+def component_of(container: Any) -> str:
+    """The component whose function a container runs; its command where it is none of ours."""
+    command, flag = container.attrs["Config"]["Cmd"], "--function_to_execute"
+    return command[command.index(flag) + 1] if flag in command else " ".join(command)

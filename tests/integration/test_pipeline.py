@@ -20,8 +20,9 @@ from rgsud_lib.data.demo import make_demo_data
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
-TRAINING = COMPILED / "training-cpu.yaml"
+TRAINING, RETRAINING = COMPILED / "training-cpu.yaml", COMPILED / "retraining-cpu.yaml"
 STAGES = ("prepare", "recycle", "reinforce", "evaluate", "export")
+KEPT = 4  # rainy photographs at first; as many clean ones
 SIDE = 200  # pixels: the judge's model needs some blocks of 96
 
 
@@ -31,7 +32,7 @@ def cluster(docker_daemon, rgsud_image, mlflow_server, s3, tmp_path_factory) -> 
     folder = tmp_path_factory.mktemp("cluster")
     make_demo_data(folder / "data")
     s3.create_bucket(Bucket="pipeline")
-    for name, kept in (("rainy", 4), ("clean", 4), ("paired/rain", 1), ("paired/clean", 1)):
+    for name, kept in (("rainy", KEPT), ("clean", KEPT), ("paired/rain", 1), ("paired/clean", 1)):
         for file in sorted((folder / "data" / name).iterdir())[:kept]:
             Image.open(file).crop((0, 0, SIDE, SIDE)).save(file)
             s3.upload_file(str(file), "pipeline", f"data/{name}/{file.name}")
@@ -90,7 +91,7 @@ def broken(tmp_path: Path, executor: str) -> Path:
     documents = list(yaml.safe_load_all(TRAINING.read_text()))
     container = documents[0]["deploymentSpec"]["executors"][executor]["container"]
     container.update(command=["sh", "-c", "exit 3"], args=[])
-    for component in documents[0]["components"].values():
+    for component in (documents[0]["root"], *documents[0]["components"].values()):
         for task in component.get("dag", {}).get("tasks", {}).values():
             task.pop("retryPolicy", None)
     path = tmp_path / "broken.yaml"
@@ -130,8 +131,8 @@ def await_log(cluster: Cluster, component: str, words: str) -> None:
     """Return once a container of the run "outage" is there and has said `words`."""
     deadline = time.monotonic() + 600
     while True:
-        container = cluster.containers("outage").get(component)
-        if container is not None and words in container.logs().decode(errors="replace"):
+        logs = (container.logs().decode(errors="replace") for container in cluster.containers("outage", component))
+        if any(words in log for log in logs):
             return
         assert time.monotonic() < deadline, f"{component} never said {words!r}"
         time.sleep(0.2)
@@ -142,4 +143,24 @@ def test_a_wrong_secret_is_named_and_not_shown(cluster, tmp_path: Path) -> None:
     assert failed.code != 0
     assert "the secret does not match the access key; check AWS_SECRET_ACCESS_KEY" in failed.log
     assert "not-the-secret-at-all" not in failed.log
-    assert cluster.exit_codes("secret")["data_prep"] != 0
+    codes = cluster.exit_codes("secret")
+    assert codes.pop("finalize") == 0 and 0 not in codes.values()
+    assert cluster.parent("secret").info.status == "FAILED"
+
+
+def test_new_rain_is_trained_on_once(cluster, first, s3) -> None:
+    """Without new images a retraining looks and stops; with some it trains, and has learnt from them then."""
+    settings = ("new_data.min_new_images=2", "retraining.keep_split=true")
+
+    def retrain(run_id: str) -> tuple[str, set[str]]:
+        outcome = cluster.run(run_id, RETRAINING, *settings)
+        assert outcome.code == 0, outcome.log[-3000:]
+        assert cluster.parent(run_id).info.status == "FINISHED"
+        return cluster.children(run_id)["new_data_check"].data.tags["rgsud.decision"], set(cluster.exit_codes(run_id))
+
+    assert retrain("unchanged") == ("skip", {"new_data_check", "finalize"})
+    for file in sorted((cluster.folder / "data" / "rainy").iterdir())[KEPT : KEPT + 2]:
+        s3.upload_file(str(file), "pipeline", f"data/rainy/{file.name}")
+    decision, components = retrain("more-rain")
+    assert decision == "train" and {"reward_recycling", "sr_training", "export", "promotion_gate"} <= components
+    assert retrain("no-more-rain") == ("skip", {"new_data_check", "finalize"})
