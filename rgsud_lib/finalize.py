@@ -84,9 +84,9 @@ class _Ending:
         for run in self._children:
             if run.info.status == "RUNNING":
                 client.set_terminated(run.info.run_id, self._wordless)
-        _write(client, parent, document)
-        if owned:
+        if owned:  # before the report, which S3 may refuse
             client.set_terminated(parent, document["status"])
+        _write(client, parent, document)
         return document
 
     def report(self) -> dict[str, Any]:
