@@ -79,13 +79,13 @@ class _Ending:
         self._client = client
         self._children = mlflow_store.stage_runs(client, self.workdir, mlflow_store.PARENT, parent)
         document = self.report()
+        if owned:  # before the report, which S3 may refuse
+            client.set_terminated(parent, document["status"])
         if not client.get_run(parent).data.params:
             tracking.describe(client, parent, self.config)
         for run in self._children:
             if run.info.status == "RUNNING":
                 client.set_terminated(run.info.run_id, self._wordless)
-        if owned:  # before the report, which S3 may refuse
-            client.set_terminated(parent, document["status"])
         _write(client, parent, document)
         return document
 
