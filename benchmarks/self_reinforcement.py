@@ -35,7 +35,6 @@ ARMS = {
     "scorers": {
         "critic": [],
         "critic+decorrelation": ["reward.scorer=critic+decorrelation", "reinforcement.rescore=true"],
-        "rain_layer": ["reward.scorer=rain_layer", "reinforcement.rescore=true"],
     },
 }
 METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
