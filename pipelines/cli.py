@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rgsud_lib import __version__
-from rgsud_pipelines.doctor_commands import doctor
-from rgsud_pipelines.new_data_commands import new_data
-from rgsud_pipelines.pipeline_commands import pipeline
-from rgsud_pipelines.registry_commands import registry
+from rgsud_pipelines.commands.doctor import doctor
+from rgsud_pipelines.commands.new_data import new_data
+from rgsud_pipelines.commands.pipeline import pipeline
+from rgsud_pipelines.commands.registry import registry
 
 if TYPE_CHECKING:
     from rgsud_lib.config import Config
@@ -173,7 +173,7 @@ def export(
     """
     config = _config(preset, settings)
     from rgsud_lib import stages
-    from rgsud_lib.s3 import is_remote
+    from rgsud_lib.storage.s3 import is_remote
 
     inputs = [
         _newest(kind, given, workdir)
@@ -204,8 +204,8 @@ def derain(
     rgsud derain my/rain derained --model models:/rgsud@champion
     """
     from rgsud_lib.inference import derain_path
-    from rgsud_lib.local_copies import local_source, local_target
-    from rgsud_lib.remote import model_path
+    from rgsud_lib.storage.local_copies import local_source, local_target
+    from rgsud_lib.storage.remote import model_path
 
     if model.startswith("models:/"):
         from rgsud_lib.registry import model_file
@@ -242,7 +242,7 @@ def audit_rewards(
     rgsud audit-rewards --clean my/clean --checkpoints rgsud-runs --scorers rain_layer,niqe
     """
     config = _config(preset, settings)
-    from rgsud_lib.remote import local_root, model_path
+    from rgsud_lib.storage.remote import local_root, model_path
 
     root, models = local_root(workdir), [model_path(checkpoint) for checkpoint in checkpoints or []]
     folder = out or root / "audit"
@@ -319,7 +319,7 @@ def _inputs(
     config = _config(preset, settings)
     if rainy is None and clean is None and paired is None and preset == "demo":
         from rgsud_lib.data.demo import make_demo_data
-        from rgsud_lib.remote import local_root
+        from rgsud_lib.storage.remote import local_root
 
         rainy, clean, paired = map(str, make_demo_data(local_root(workdir) / "demo-data"))
     if rainy is None or clean is None:
@@ -335,7 +335,7 @@ def _absolute(location: str) -> str:
 
 
 def _newest(kind: str, given: str | None, workdir: str) -> str | Path:
-    from rgsud_lib.remote import newest
+    from rgsud_lib.storage.remote import newest
 
     return given or newest(kind, workdir)
 
@@ -344,8 +344,8 @@ def _show(evaluation: str | Path, workdir: str, exported: str = "") -> None:
     import json
 
     from rgsud_lib.evaluation.report import summary_table
-    from rgsud_lib.remote import pulled
-    from rgsud_lib.s3 import is_remote
+    from rgsud_lib.storage.remote import pulled
+    from rgsud_lib.storage.s3 import is_remote
 
     folder = pulled(evaluation)
     typer.echo(summary_table(json.loads((folder / "metrics.json").read_text())))
@@ -358,7 +358,7 @@ def _show(evaluation: str | Path, workdir: str, exported: str = "") -> None:
 
 def _mlflow_command(workdir: str, port: int) -> list[str]:
     from rgsud_lib.errors import ConfigError
-    from rgsud_lib.remote import local_root
+    from rgsud_lib.storage.remote import local_root
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local_root(workdir) / 'mlflow.db'}"
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():

@@ -22,8 +22,8 @@ from kfp.dsl.graph_component import GraphComponent
 
 from rgsud_lib.config import Config
 from rgsud_lib.errors import Preempted
-from rgsud_lib.remote import local_root
-from rgsud_lib.storage import canonical
+from rgsud_lib.storage.listing import canonical
+from rgsud_lib.storage.remote import local_root
 from rgsud_lib.task import FAILURE, LAUNCHER, STDERR, STOPPING, StageFailure, exclusive
 from rgsud_pipelines.placement import LOCAL
 from rgsud_pipelines.training import training_pipeline

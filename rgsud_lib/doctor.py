@@ -22,8 +22,8 @@ from typing import Literal
 
 from rgsud_lib import __version__
 from rgsud_lib.errors import NodeError, RgsudError
-from rgsud_lib.remote import cache_folder
-from rgsud_lib.s3 import client, explained, is_remote, split
+from rgsud_lib.storage.remote import cache_folder
+from rgsud_lib.storage.s3 import client, explained, is_remote, split
 
 GPUS = "RGSUD_GPUS"  # how many GPUs the placement asked for; unset where nobody did
 GIB = 2**30
@@ -158,7 +158,7 @@ def mlflow_server() -> Finding:
 
 def mlflow_artifacts() -> Finding:
     """Write and delete a tiny file where the artifacts of new runs go."""
-    from rgsud_lib import mlflow_store
+    from rgsud_lib.tracking import mlflow_store
 
     try:
         place = mlflow_store.try_artifacts()

@@ -221,7 +221,7 @@ def _check_differences(difference: dict[str, float], tolerance: float) -> None:
 def _log(folder: Path, run: StageRun) -> None:
     run.log_artifact(folder / "model_card.md")
     if run.run_id is not None:
-        from rgsud_lib.mlflow_models import add_companions
+        from rgsud_lib.tracking.mlflow_models import add_companions
 
         add_companions(folder, folder / MLFLOW_MODEL)
         run.log_model(folder / MLFLOW_MODEL)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from rgsud_lib.bundle import open_bundle
 from rgsud_lib.config import Config
 from rgsud_lib.errors import ConfigError
-from rgsud_lib.remote import is_finished, pulled, remove
+from rgsud_lib.storage.remote import is_finished, pulled, remove
 
 Item = TypeVar("Item")
 

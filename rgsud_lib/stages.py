@@ -20,12 +20,12 @@ from rgsud_lib.doctor import check_node
 from rgsud_lib.errors import TrainingError
 from rgsud_lib.fan_out import Parts, Shard
 from rgsud_lib.files import CHECKPOINT, link_tree
-from rgsud_lib.remote import finish, is_finished, open_anywhere, pulled
-from rgsud_lib.s3 import is_remote
+from rgsud_lib.storage.remote import finish, is_finished, open_anywhere, pulled
+from rgsud_lib.storage.s3 import is_remote
 from rgsud_lib.task import exclusive
 
 if TYPE_CHECKING:
-    from rgsud_lib.last_model import LastModel
+    from rgsud_lib.retraining.last_model import LastModel
 
 logger = logging.getLogger("rgsud")
 
@@ -66,7 +66,7 @@ def prepare(config: Config, rainy: str, clean: str, paired: str | None, workdir:
     `shards`: how many `check` was asked to do ahead.
     """
     from rgsud_lib.data.prepare import prepare_dataset, source_digest
-    from rgsud_lib.last_model import earlier_dataset
+    from rgsud_lib.retraining.last_model import earlier_dataset
 
     sources = source_digest(rainy, clean, paired)
     last = earlier_dataset(config, sources, workdir)
@@ -106,7 +106,7 @@ def recycle(config: Config, dataset: Place, workdir: Place, reinforced: Place | 
 
     `reinforced`: stage 2 of the model to follow; where `config.retraining` wants one, the last model's by default.
     """
-    from rgsud_lib.last_model import model_to_follow
+    from rgsud_lib.retraining.last_model import model_to_follow
 
     reinforced = reinforced or model_to_follow(config, dataset, workdir)
     bundles = {"dataset": dataset} | ({"reinforced": reinforced} if reinforced else {})
@@ -188,7 +188,7 @@ def export(config: Config, dataset: Place, reinforced: Place, evaluation: Place,
 
 def prepare_inputs(config: Config, sources: str, workdir: Place) -> dict[str, str]:
     """What `prepare` is made from: the image files and, where it keeps an earlier split, the dataset that has it."""
-    from rgsud_lib.last_model import earlier_dataset
+    from rgsud_lib.retraining.last_model import earlier_dataset
 
     return _sources(sources, earlier_dataset(config, sources, workdir))
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from rgsud_lib.errors import Preempted, RgsudError, TrainingError
 from rgsud_lib.files import link_tree, write_json
-from rgsud_lib.s3 import is_remote
+from rgsud_lib.storage.s3 import is_remote
 
 LAUNCHER = "RGSUD_LAUNCHER_PID"  # the stage gets SIGTERM when this process ends
 FAILURE = "RGSUD_FAILURE_FILE"  # where the stage leaves its exit code and message
@@ -93,7 +93,9 @@ def publish(place: Path | str, artifact: Any) -> None:
     Of a bundle in S3 the artifact holds `bundle.json` only: nothing large is stored twice.
     """
     from rgsud_lib.bundle import write_marker
-    from rgsud_lib.remote import open_anywhere  # pydantic behind it takes longer to import than `rgsud --help` may
+    from rgsud_lib.storage.remote import (
+        open_anywhere,  # pydantic behind it takes longer to import than `rgsud --help` may
+    )
 
     bundle = open_anywhere(place)
     if is_remote(place):

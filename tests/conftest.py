@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from rgsud_lib import s3
 from rgsud_lib.bundle import seal
 from rgsud_lib.config import Config, load_config
 from rgsud_lib.data.manifest import Dataset
@@ -21,6 +20,7 @@ from rgsud_lib.files import write_json
 from rgsud_lib.inference import save_derainer
 from rgsud_lib.networks import build_derainer
 from rgsud_lib.rewards.pool import RewardPool
+from rgsud_lib.storage import s3
 
 torch.set_num_threads(1)  # two test processes on two cores would otherwise wait for each other
 
@@ -78,7 +78,7 @@ def on_request(s3_bucket: str) -> Iterator[Callable[..., None]]:
 @pytest.fixture(scope="session")
 def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One empty MLflow store to copy: its migrations take seconds."""
-    from rgsud_lib import mlflow_store
+    from rgsud_lib.tracking import mlflow_store
 
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patched:

@@ -14,7 +14,7 @@ from rgsud_lib.bundle import open_bundle
 from rgsud_lib.config import Config, load_config
 from rgsud_lib.errors import ConfigError
 from rgsud_lib.fan_out import Shard, plan_shards
-from rgsud_lib.remote import is_finished, pulled
+from rgsud_lib.storage.remote import is_finished, pulled
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def test_shards_travel_through_s3(config: Config, sources, tmp_path: Path, s3_bu
         stages.check(config, *sources, Shard.parse(text), f"{s3_bucket}/work")
     parts = stages.prepare(config, *sources, f"{s3_bucket}/work", shards=3)
     assert payload(parts) == payload(whole)
-    from rgsud_lib.storage import list_objects
+    from rgsud_lib.storage.listing import list_objects
 
     left = {file.name.split("/")[0] for file in list_objects(f"{s3_bucket}/work/stages")}
     assert {name.split("-")[0] for name in left} == {"prepare"}

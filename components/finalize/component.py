@@ -28,9 +28,9 @@ def finalize(
         report: Status, cost and lineage of the run.
         cost: Seconds by stage and in all, and GPU seconds.
     """
-    from rgsud_lib.finalize import finalize
-    from rgsud_lib.run_report import publish_report
     from rgsud_lib.task import task
+    from rgsud_lib.tracking.finalize import finalize
+    from rgsud_lib.tracking.run_report import publish_report
 
     with task("finalize", always=True):
         sources = (rainy, clean, paired or None)

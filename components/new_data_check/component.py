@@ -21,7 +21,7 @@ def new_data_check(config: str, rainy: str, workdir: str, report: dsl.Output[dsl
     from pathlib import Path
 
     from rgsud_lib.config import parse_config
-    from rgsud_lib.new_data import check_new_data
+    from rgsud_lib.retraining.new_data import check_new_data
     from rgsud_lib.task import task
 
     with task("new_data_check"):

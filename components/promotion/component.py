@@ -14,7 +14,7 @@ def promotion(config: str, workdir: str, exported: dsl.Input[dsl.Model]):
         workdir: Where the embedded MLflow database lies, if no tracking server is set.
         exported: Bundle of kind "export", registered by the gate.
     """
-    from rgsud_lib import promotion
+    from rgsud_lib.registry import promotion
     from rgsud_lib.task import fetch, task
 
     with task("promotion"):

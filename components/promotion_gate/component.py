@@ -18,8 +18,8 @@ def promotion_gate(config: str, workdir: str, dataset: dsl.Input[dsl.Dataset], e
     Returns:
         "promote" or "hold".
     """
-    from rgsud_lib import promotion
     from rgsud_lib.config import parse_config
+    from rgsud_lib.registry import promotion
     from rgsud_lib.task import fetch, task
 
     with task("promotion_gate"):

@@ -20,8 +20,8 @@ from rgsud_lib.data.manifest import ImageRecord, Manifest, Quarantined, read_ima
 from rgsud_lib.data.phash import nearest
 from rgsud_lib.data.reading import check_bytes, examine, workers
 from rgsud_lib.errors import DataError
-from rgsud_lib.remote import pulled
-from rgsud_lib.storage import SourceFile
+from rgsud_lib.storage.listing import SourceFile
+from rgsud_lib.storage.remote import pulled
 
 SHOWN = 8  # unusual new images that are kept to be looked at
 

@@ -21,7 +21,7 @@ from rgsud_lib.data.report import write_report
 from rgsud_lib.data.sources import Sources, find_sources
 from rgsud_lib.errors import DataError
 from rgsud_lib.files import write_json
-from rgsud_lib.storage import SourceFile
+from rgsud_lib.storage.listing import SourceFile
 
 MINIMUM = 2  # usable images a domain: one to train on, one to hold back
 

@@ -22,7 +22,7 @@ from rgsud_lib.data.sources import Sources
 from rgsud_lib.errors import DataError
 from rgsud_lib.fan_out import Shard
 from rgsud_lib.files import link_file, write_json, write_png
-from rgsud_lib.storage import SourceFile
+from rgsud_lib.storage.listing import SourceFile
 
 Records = dict[Role, list[ImageRecord]]
 PART = "results.json"

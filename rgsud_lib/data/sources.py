@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from rgsud_lib.data.decode import SUFFIXES
 from rgsud_lib.errors import DataError
-from rgsud_lib.storage import SourceFile, canonical, list_files
+from rgsud_lib.storage.listing import SourceFile, canonical, list_files
 
 RAIN_FOLDERS = ("rain", "rainy", "input")
 CLEAN_FOLDERS = ("clean", "gt", "target", "norain")

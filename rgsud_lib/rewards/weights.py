@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from rgsud_lib.errors import BundleError, DataError
-from rgsud_lib.s3 import is_remote
-from rgsud_lib.storage import SourceFile
+from rgsud_lib.storage.listing import SourceFile
+from rgsud_lib.storage.s3 import is_remote
 
 HUB_TIMEOUT = 10  # seconds for the hub to answer
 SHOWN = 5  # keys of each kind that a message names

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from rgsud_lib.config import Config
 from rgsud_lib.distributed import launched
 from rgsud_lib.errors import ConfigError, Preempted
-from rgsud_lib.s3 import is_remote
+from rgsud_lib.storage.s3 import is_remote
 from rgsud_lib.task import LAUNCHER, STDERR, StageFailure
 from rgsud_lib.training.runtime import choose_device
 

@@ -20,7 +20,7 @@ from rgsud_lib.errors import Preempted, TrainingError
 from rgsud_lib.inference import derain, save_derainer
 from rgsud_lib.methods import build_method
 from rgsud_lib.rewards.pool import RewardPool
-from rgsud_lib.snapshots import share
+from rgsud_lib.storage.snapshots import share
 from rgsud_lib.training.batches import Batches
 from rgsud_lib.training.budget import Effort, report_cost
 from rgsud_lib.training.checkpoint import load_checkpoint, save_checkpoint

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rgsud_lib.config import TrainingConfig
 from rgsud_lib.errors import ConfigError, Preempted, TrainingError
-from rgsud_lib.s3 import is_remote
+from rgsud_lib.storage.s3 import is_remote
 from rgsud_lib.task import LAUNCHER
 from rgsud_lib.training.launch import JOB, WORKER
 from rgsud_lib.training.runtime import StopRequest, stop_on_sigterm

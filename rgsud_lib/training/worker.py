@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from rgsud_lib import stages
 from rgsud_lib.config import parse_config
-from rgsud_lib.remote import pulled
+from rgsud_lib.storage.remote import pulled
 from rgsud_lib.task import FAILURE, task
 from rgsud_lib.tracking import StageRun
 from rgsud_lib.training.launch import JOB

@@ -15,8 +15,8 @@ from mlflow_process import MlflowServer
 
 from rgsud_lib.bundle import Bundle
 from rgsud_lib.config import load_config
-from rgsud_lib.remote import find
-from rgsud_lib.storage import list_files
+from rgsud_lib.storage.listing import list_files
+from rgsud_lib.storage.remote import find
 
 COMPILED = ROOT / "pipelines" / "compiled"
 SETTINGS = (

@@ -15,8 +15,8 @@ import yaml
 from cluster import COMPILED, Cluster, Outcome
 from PIL import Image
 
-from rgsud_lib import remote, storage
 from rgsud_lib.data.demo import make_demo_data
+from rgsud_lib.storage import listing, remote
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -65,7 +65,7 @@ def test_a_run_leaves_results_in_s3_and_runs_in_mlflow(
     assert runs["recycle"].data.metrics["loss/derain"] > 0
     labels = cluster.daemon.client.images.get(rgsud_image.name).labels
     assert runs["recycle"].data.tags["mlflow.source.git.commit"] == labels["org.opencontainers.image.revision"]
-    artifacts = {file.name.rpartition("/")[2] for file in storage.list_files(f"s3://{cluster.mlflow.bucket}/artifacts")}
+    artifacts = {file.name.rpartition("/")[2] for file in listing.list_files(f"s3://{cluster.mlflow.bucket}/artifacts")}
     assert {"report.html", "model_card.md"} <= artifacts
 
 
@@ -75,12 +75,12 @@ def test_kfp_artifacts_are_pointers(cluster, first) -> None:
 
 
 def test_the_same_again_trains_nothing_and_has_a_parent_run_of_its_own(cluster, first, capsys) -> None:
-    before = {file.name: file.tag for file in storage.list_files(f"{cluster.work}/stages")}
+    before = {file.name: file.tag for file in listing.list_files(f"{cluster.work}/stages")}
     second = cluster.run("second", TRAINING)
     assert second.code == 0, second.log[-3000:]
     with capsys.disabled():
         print(f"\nsecond run: {second.seconds:.0f} s")
-    assert {file.name: file.tag for file in storage.list_files(f"{cluster.work}/stages")} == before
+    assert {file.name: file.tag for file in listing.list_files(f"{cluster.work}/stages")} == before
     assert cluster.parent("second").info.status == "FINISHED"
     assert cluster.parent("second").info.run_id != cluster.parent("first").info.run_id
     assert not set(STAGES) & set(cluster.children("second"))

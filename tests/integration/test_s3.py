@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rgsud_lib import remote, s3, transfer
 from rgsud_lib.bundle import seal
 from rgsud_lib.errors import DataError
+from rgsud_lib.storage import remote, s3, transfer
 
 pytestmark = pytest.mark.integration
 SIZE = 5 * transfer.PART + 17

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rgsud_lib import remote
+from rgsud_lib.storage import remote
 
 STAGES = ("prepare", "recycle", "reinforce", "evaluate", "export")
 RUN = "from rgsud_pipelines.cli import main; main()"

@@ -39,7 +39,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """One empty store: its migrations take seconds, so the tests copy it."""
-    from rgsud_lib import mlflow_store
+    from rgsud_lib.tracking import mlflow_store
 
     folder = tmp_path_factory.mktemp("store")
     mlflow_store.connect(folder)

@@ -12,12 +12,12 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from rgsud_lib import promotion, remote
 from rgsud_lib.bundle import open_bundle
 from rgsud_lib.errors import RegistryError
 from rgsud_lib.inference import load_derainer
-from rgsud_lib.promotion_log import promote, rollback
-from rgsud_lib.registry import Registry, model_file
+from rgsud_lib.registry import Registry, model_file, promotion
+from rgsud_lib.registry.promotion_log import promote, rollback
+from rgsud_lib.storage import remote
 
 
 def tags(workdir: Path, version: str) -> dict[str, str]:
@@ -132,7 +132,7 @@ def test_a_model_that_cannot_be_loaded_or_gives_nothing_is_held(
     assert promotion.promotion_gate(config, gate_dataset, make_export(9.0), workdir) == "hold"
     assert "constant picture" in tags(workdir, "2")["rgsud.gate_reasons"]
     good = make_export(0.024)
-    monkeypatch.setattr("rgsud_lib.promotion.WEIGHTS", "model_card.md")
+    monkeypatch.setattr("rgsud_lib.registry.promotion.WEIGHTS", "model_card.md")
     assert promotion.promotion_gate(config, gate_dataset, good, workdir) == "hold"
     assert "the challenger cannot be loaded" in tags(workdir, "3")["rgsud.gate_reasons"]
 

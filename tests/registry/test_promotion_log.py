@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rgsud_lib import promotion_log
 from rgsud_lib.errors import RegistryError
-from rgsud_lib.promotion_log import promote, records, rollback, settle
-from rgsud_lib.registry import NAME, Registry
+from rgsud_lib.registry import NAME, Registry, promotion_log
+from rgsud_lib.registry.promotion_log import promote, records, rollback, settle
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from rgsud_lib import promotion
 from rgsud_lib.errors import RegistryError
+from rgsud_lib.registry import promotion
 from rgsud_lib.task import explain
 from rgsud_pipelines.cli import app
 

@@ -14,9 +14,9 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save, save_file
 
-from rgsud_lib import s3
 from rgsud_lib.errors import BundleError
 from rgsud_lib.rewards.weights import Weights, read_weights
+from rgsud_lib.storage import s3
 
 SETTING = "scorers.daclip.checkpoint"
 COMMIT = "c" * 40

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rgsud_lib import snapshots, stages, transfer
+from rgsud_lib import stages
 from rgsud_lib.bundle import open_bundle
 from rgsud_lib.errors import DataError, Preempted
-from rgsud_lib.remote import local_root, pulled
+from rgsud_lib.storage import snapshots, transfer
+from rgsud_lib.storage.remote import local_root, pulled
 from rgsud_lib.training import trainer
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from rgsud_lib.bundle import open_bundle, seal
 from rgsud_lib.config import Config, parse_config
 from rgsud_lib.errors import BundleError
-from rgsud_lib.last_model import model_to_follow
+from rgsud_lib.retraining.last_model import model_to_follow
 from rgsud_lib.stages import recycle
 from rgsud_lib.tracking import StageRun
 from rgsud_lib.training import trainer

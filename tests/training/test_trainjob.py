@@ -17,7 +17,7 @@ from rgsud_lib import stages
 from rgsud_lib.config import TrainingConfig, parse_config
 from rgsud_lib.errors import ConfigError, Preempted, TrainingError
 from rgsud_lib.files import CHECKPOINT
-from rgsud_lib.remote import pulled
+from rgsud_lib.storage.remote import pulled
 from rgsud_lib.training import trainjob
 from rgsud_lib.training.curves import read_log
 from rgsud_lib.training.launch import JOB

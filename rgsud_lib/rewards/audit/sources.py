@@ -16,7 +16,7 @@ from rgsud_lib.errors import ConfigError, DataError
 from rgsud_lib.files import write_png
 from rgsud_lib.inference import derain_image, find_model, load_derainer, weights_digest
 from rgsud_lib.rewards.audit.state import INPUT, Audit, Source
-from rgsud_lib.storage import SourceFile
+from rgsud_lib.storage.listing import SourceFile
 
 
 def find_checkpoints(path: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from rgsud_lib.config import Config
 from rgsud_lib.data.decode import decode
 from rgsud_lib.data.manifest import ImageRecord, Pair, read_image
 from rgsud_lib.rewards.cache import CachedScorer
-from rgsud_lib.storage import SourceFile
+from rgsud_lib.storage.listing import SourceFile
 
 INPUT = "input"  # doing nothing, the candidate beside the sources
 QUALITY = ("psnr_rgb", "ssim_rgb")

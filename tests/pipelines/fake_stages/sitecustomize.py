@@ -17,7 +17,7 @@ from types import ModuleType, SimpleNamespace
 from rgsud_lib import stages
 from rgsud_lib.errors import DataError, Preempted
 from rgsud_lib.files import link_tree, write_json
-from rgsud_lib.s3 import is_remote
+from rgsud_lib.storage.s3 import is_remote
 
 
 def _work(stage: str, folder: Path) -> dict:
@@ -98,11 +98,11 @@ def _check(config, rainy, workdir, report):
 os.environ["RGSUD_TRACKING"] = "off"
 _module("rgsud_lib.evaluation.report", summary_table=json.dumps)
 _module(
-    "rgsud_lib.promotion",
+    "rgsud_lib.registry.promotion",
     promotion_gate=lambda *inputs: os.environ.get("FAKE_GATE", "hold"),
     promote_exported=_promote,
 )
-_module("rgsud_lib.new_data", check_new_data=_check)
+_module("rgsud_lib.retraining.new_data", check_new_data=_check)
 for _stage in stages.STAGES:
     setattr(stages, _stage, _fake(_stage))
 stages.check, stages.score = _do_ahead("prepare"), _do_ahead("evaluate")

@@ -1,0 +1,1 @@
+"""The pipelines on a Kubeflow server: sign in, upload, submit, schedule, watch."""

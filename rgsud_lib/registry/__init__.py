@@ -1,0 +1,206 @@
+"""The model registry: versions of the registered model `rgsud`, made from export bundles, and their aliases.
+
+Works alike with a workdir's embedded database and with a tracking server. `promotion_log` moves the aliases.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlparse
+
+from rgsud_lib.errors import RegistryError
+from rgsud_lib.storage.remote import cache_folder
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+NAME = "rgsud"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+EXPORT_DIGEST, WEIGHTS_DIGEST = "rgsud.export_digest", "rgsud.weights_digest"
+WEIGHTS = "rgsud-derainer.safetensors"  # in every version's model
+DESCRIPTION_LENGTH = 5000  # characters, the database's limit
+ABOUT = (
+    "Unpaired image derainers. `champion` serves, `challenger` is the newest candidate, `previous` was replaced by it. "
+    "Who promoted what, and why: the versions of `rgsud-promotions`."
+)
+
+
+def unavailable() -> str:
+    """Why there is no registry here, nothing where there is one."""
+    if os.environ.get("RGSUD_TRACKING", "").lower() == "off":
+        return "tracking is off (RGSUD_TRACKING=off), so there is no model registry"
+    return "" if importlib.util.find_spec("mlflow") else "mlflow is not installed, so there is no model registry"
+
+
+@contextmanager
+def explained(address: str) -> Iterator[None]:
+    """Turn what MLflow raises into a RegistryError."""
+    from rgsud_lib.tracking import mlflow_store
+
+    try:
+        yield
+    except mlflow_store.failures() as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise RegistryError(f"the model registry at {address} failed: {first[:300]}") from error
+
+
+class Registry:
+    """The registered model `rgsud` in one tracking store. All methods raise RegistryError where the store fails."""
+
+    def __init__(self, client: MlflowClient, experiment: str) -> None:
+        self.client = client
+        self.experiment = experiment
+
+    @classmethod
+    def open(cls, workdir: Path | str) -> Registry:
+        """The registry at MLFLOW_TRACKING_URI, else in the workdir's database. RegistryError where there is none."""
+        if reason := unavailable():
+            raise RegistryError(f"{reason}; set MLFLOW_TRACKING_URI or give the --workdir of a tracked run")
+        from rgsud_lib.tracking import mlflow_store
+
+        with explained(mlflow_store.tracking_uri(workdir)):
+            client = mlflow_store.connect(workdir)
+            return cls(client, mlflow_store.find_experiment(client, workdir))
+
+    @property
+    def address(self) -> str:
+        return str(self.client.tracking_uri)
+
+    def versions(self, name: str = NAME) -> list[ModelVersion]:
+        """All versions of a registered model, newest first; none where it does not exist."""
+        with explained(self.address):
+            found: list[ModelVersion] = []
+            token: str | None = None
+            while token != "":
+                page = self.client.search_model_versions(f"name = '{name}'", page_token=token)
+                found += page
+                token = page.token or ""
+            return sorted(found, key=lambda version: int(version.version), reverse=True)
+
+    def aliases(self) -> dict[str, str]:
+        """{"champion": "3", ...} in one read."""
+        from mlflow.exceptions import MlflowException
+
+        with explained(self.address):
+            try:
+                return {name: str(version) for name, version in self.client.get_registered_model(NAME).aliases.items()}
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return {}
+
+    def find(self, which: str) -> ModelVersion:
+        """A version by number or alias. Raises RegistryError: there is none."""
+        aliases, versions = self.aliases(), self.versions()
+        number = aliases.get(which, which)
+        for version in versions:
+            if str(version.version) == number:
+                return version
+        known = [*aliases, *(str(version.version) for version in versions)]
+        raise RegistryError(
+            f"{NAME} has no version {which!r} at {self.address}; "
+            + (f"there are {', '.join(known)}" if known else "nothing was registered there yet: `rgsud run` does")
+        )
+
+    def registered(self, export_digest: str) -> ModelVersion | None:
+        """The version made from that export bundle."""
+        same = [version for version in self.versions() if version.tags.get(EXPORT_DIGEST) == export_digest]
+        return same[-1] if same else None
+
+    def register(self, export_digest: str, model_id: str, tags: dict[str, str], card: str) -> ModelVersion:
+        """The version of an export bundle, made from its LoggedModel unless it is there; it becomes the challenger.
+
+        A version that is champion already keeps that alias alone.
+        """
+        version = self.registered(export_digest) or self._create(export_digest, model_id, tags, card)
+        if self.aliases().get(CHAMPION) != str(version.version):
+            with explained(self.address):
+                self.client.set_registered_model_alias(NAME, CHALLENGER, str(version.version))
+        return version
+
+    def _create(self, export_digest: str, model_id: str, tags: dict[str, str], card: str) -> ModelVersion:
+        self.ensure(NAME, ABOUT)
+        with explained(self.address):
+            model = self.client.get_logged_model(model_id)
+            created = self.client.create_model_version(
+                NAME,
+                model.artifact_location,
+                run_id=model.source_run_id,
+                tags=tags | {EXPORT_DIGEST: export_digest},
+                description=_shortened(card),
+                model_id=model_id,
+            )
+        first = self.registered(export_digest) or created
+        with explained(self.address):
+            if first.version != created.version:  # another process was registering the same bundle
+                self.client.delete_model_version(NAME, created.version)
+            elif "mlflow.modelVersions" not in model.tags:  # a server does this itself, an embedded store does not
+                link = f'[{{"name": "{NAME}", "version": {created.version}}}]'
+                self.client.set_logged_model_tags(model_id, {"mlflow.modelVersions": link})
+        return first
+
+    def ensure(self, name: str, description: str) -> None:
+        """Create a registered model unless it is there."""
+        from mlflow.exceptions import MlflowException
+
+        with explained(self.address):
+            try:
+                self.client.create_registered_model(name, description=description)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+
+    def set_tags(self, version: str, tags: dict[str, str]) -> None:
+        with explained(self.address):
+            for name, value in tags.items():
+                self.client.set_model_version_tag(NAME, version, name, value)
+
+    def fetch(self, version: ModelVersion) -> Path:
+        """A version's safetensors file: in place where the artifacts are on this machine, else from the node's cache.
+
+        Raises RegistryError: the version has none, or it cannot be read.
+        """
+        source = urlparse(str(version.source))
+        if source.scheme in ("", "file"):
+            file = Path(unquote(source.path)) / WEIGHTS
+            if not file.is_file():
+                raise RegistryError(f"{NAME} {version.version} has no file {file}; export and register it again")
+            return file
+        cache = cache_folder() / "models"
+        file = cache / f"{version.tags.get(WEIGHTS_DIGEST) or version.run_id}.safetensors"
+        if not file.is_file():
+            from mlflow.artifacts import download_artifacts
+
+            cache.mkdir(parents=True, exist_ok=True)
+            uri = f"models:/{NAME}/{version.version}/{WEIGHTS}"
+            with tempfile.TemporaryDirectory(dir=cache) as folder, explained(self.address):
+                got = download_artifacts(uri, dst_path=folder, tracking_uri=self.address, registry_uri=self.address)
+                os.replace(got, file)
+        return file
+
+
+def model_file(address: str, workdir: Path | str) -> Path:
+    """`models:/rgsud@champion` or `models:/rgsud/3` to a local safetensors file. Raises RegistryError."""
+    name, separator, which = address.removeprefix("models:/").replace("@", "/", 1).partition("/")
+    if name != NAME or not separator or not which:
+        raise RegistryError(f"{address!r}: expected models:/{NAME}@{CHAMPION} or models:/{NAME}/3")
+    registry = Registry.open(workdir)
+    return registry.fetch(registry.find(which))
+
+
+def _shortened(card: str) -> str:
+    """The model card as a description: whole sections, as many as the database takes."""
+    if len(card) <= DESCRIPTION_LENGTH:
+        return card
+    note = "\n\n*The whole card is `model_card.md` among the model's files.*"
+    sections = card.split("\n## ")
+    while len("\n## ".join(sections)) > DESCRIPTION_LENGTH - len(note) and len(sections) > 1:
+        sections.pop()
+    return ("\n## ".join(sections))[: DESCRIPTION_LENGTH - len(note)] + note

@@ -1,0 +1,182 @@
+"""The last act of a pipeline run, whatever became of it: status, cost and lineage are written down.
+
+The pipeline's MLflow run is found by its run key, or made: where all stages were taken from a cache,
+nobody else did. Nothing here may turn a good run into a bad one, so what cannot be had is a note.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rgsud_lib import tracking
+from rgsud_lib.bundle import MARKER, parse_bundle
+from rgsud_lib.config import Config, parse_config
+from rgsud_lib.errors import ConfigError, RgsudError
+from rgsud_lib.stages import INPUTS, PARTS, STAGES, Place, place_of, prepare_inputs, stage_key
+from rgsud_lib.storage.remote import find
+from rgsud_lib.storage.s3 import is_remote
+from rgsud_lib.tracking.run_report import EARLIER, StageRecord, markdown, report, run_status
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+Sources = tuple[str, str, str | None]  # rainy, clean, paired
+# All that has a run of its own, in the pipeline's order: stages, their parts, and tasks that decide.
+ORDER = ("new_data_check", "check", "prepare", "recycle", "reinforce", "score", "evaluate", "export", "gate")
+DECISIONS = ("rgsud.decision", "rgsud.gate")  # tags in which the latter say what
+logger = logging.getLogger("rgsud")
+
+
+def finalize(config: str, sources: Sources, workdir: Place, state: str, message: str = "") -> dict[str, Any]:
+    """Close the pipeline's MLflow run; returns the run's report (see `run_report`).
+
+    `config` is the JSON document as the pipeline got it, `state` KFP's: SUCCEEDED, FAILED or CANCELLED.
+    """
+    try:
+        ending = _Ending(parse_config(config), sources, workdir, state, message)
+    except ConfigError as error:
+        return report("FAILED", os.environ.get("KFP_RUN_ID", ""), message or str(error), [], ["nothing was started"])
+    if os.environ.get("RGSUD_TRACKING", "").lower() == "off" or importlib.util.find_spec("mlflow") is None:
+        ending.notes.append("MLflow is off: run ids and seconds are not known")
+        return ending.report()
+    from rgsud_lib.tracking import mlflow_store
+
+    try:
+        return ending.close()
+    except mlflow_store.failures() as error:
+        ending.notes.append(f"MLflow cannot be used ({tracking.first_line(error)}): its runs may still say RUNNING")
+        logger.warning("finalize: %s", ending.notes[-1])
+        ending.forget_runs()
+        return ending.report()
+
+
+class _Ending:
+    """What is known of the pipeline run: from the workdir and, once opened, from MLflow."""
+
+    def __init__(self, config: Config, sources: Sources, workdir: Place, state: str, message: str) -> None:
+        self.config, self.sources, self.workdir, self.state, self.message = config, sources, workdir, state, message
+        self.notes: list[str] = []
+        self.forget_runs()
+
+    def forget_runs(self) -> None:
+        self._client: MlflowClient | None = None
+        self._children: list[Run] = []
+
+    def close(self) -> dict[str, Any]:
+        """Write the report into the pipeline's MLflow run and set its status where that is ours to set."""
+        from rgsud_lib.tracking import mlflow_store
+
+        client = mlflow_store.connect(self.workdir)
+        key, name = tracking.run_key(self.config, self.workdir), tracking.parent_name(self.config)
+        parent, owned = mlflow_store.open_parent(client, self.workdir, key, name)
+        self._client = client
+        self._children = mlflow_store.stage_runs(client, self.workdir, mlflow_store.PARENT, parent)
+        document = self.report()
+        if owned:  # before the report, which S3 may refuse
+            client.set_terminated(parent, document["status"])
+        if not client.get_run(parent).data.params:
+            tracking.describe(client, parent, self.config)
+        for run in self._children:
+            if run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, self._wordless)
+        _write(client, parent, document)
+        return document
+
+    def report(self) -> dict[str, Any]:
+        records: list[StageRecord] = []
+        known: dict[str, str] = {}
+        for stage in ORDER:
+            own = [run for run in self._children if run.data.tags["rgsud.stage"] == stage]
+            if own:
+                records.append(self._ours(stage, own))
+            elif stage in STAGES:
+                skipped = any(record.decision == "skip" for record in records)
+                records.append(StageRecord(stage) if skipped else self._taken(stage, known))
+            if stage in STAGES and records[-1].bundle:
+                known[STAGES[stage][0]] = records[-1].bundle
+        key = tracking.run_key(self.config, self.workdir)
+        return report(run_status(self.state, records), key, self.message, records, self.notes)
+
+    @property
+    def _wordless(self) -> str:
+        """Status of a stage whose process ended without setting one."""
+        return "KILLED" if self.state.startswith("CANCEL") else "FAILED"
+
+    def _ours(self, stage: str, runs: list[Run]) -> StageRecord:
+        undone = [run for run in runs if run.info.status != "FINISHED"]
+        last = undone[-1] if stage in PARTS and undone else runs[-1]  # parts have a run each
+        return StageRecord(
+            stage,
+            status=self._wordless if last.info.status == "RUNNING" else last.info.status,
+            seconds=sum(_seconds(run) for run in runs),
+            device=last.data.tags.get("rgsud.device", ""),
+            gpus=int(last.data.tags.get("rgsud.gpus") or (last.data.tags.get("rgsud.device", "cpu") != "cpu")),
+            run_id=last.info.run_id,
+            bundle="" if stage in PARTS else last.data.tags.get("rgsud.bundle_digest", ""),
+            inputs={read.dataset.name: read.dataset.digest for read in last.inputs.dataset_inputs},
+            decision=next((last.data.tags[tag] for tag in DECISIONS if tag in last.data.tags), ""),
+        )
+
+    def _taken(self, stage: str, known: dict[str, str]) -> StageRecord:
+        """A stage that did not run: what it would have made may be there from an earlier run."""
+        try:
+            inputs = self._inputs(stage, known)
+            if not all(inputs.values()):
+                return StageRecord(stage)
+            key = stage_key(stage, self.config, inputs)
+            run = self._made_by(key)
+            digest = run.data.tags.get("rgsud.bundle_digest", "") if run else self._sealed(stage, key)
+        except RgsudError as error:
+            self.notes.append(f"whether there is an earlier result of {stage} is not known: {error}")
+            return StageRecord(stage)
+        if not digest:
+            return StageRecord(stage)
+        return StageRecord(stage, EARLIER, run_id=run.info.run_id if run else "", bundle=digest, inputs=inputs)
+
+    def _inputs(self, stage: str, known: dict[str, str]) -> dict[str, str]:
+        from rgsud_lib.data.prepare import source_digest
+
+        if stage == "prepare":
+            return prepare_inputs(self.config, source_digest(*self.sources), self.workdir)
+        return {name: known.get(name, "") for name in INPUTS[stage]}
+
+    def _made_by(self, key: str) -> Run | None:
+        from rgsud_lib.tracking import mlflow_store
+
+        if self._client is None:
+            return None
+        runs = mlflow_store.stage_runs(self._client, self.workdir, mlflow_store.STAGE_KEY, key)
+        return next((run for run in runs if run.info.status == "FINISHED"), None)
+
+    def _sealed(self, stage: str, key: str) -> str:
+        place = place_of(stage, key, self.workdir)
+        if is_remote(place):
+            found = find(place)
+            return found.digest if found else ""
+        marker = Path(place) / MARKER
+        return parse_bundle(marker.read_bytes(), place).digest if marker.is_file() else ""
+
+
+def _seconds(run: Run) -> float:
+    """Spent on a stage, over all attempts; of a process that ended without a word, as long as it lasted at most."""
+    lasted = (run.info.end_time or int(time.time() * 1000)) - run.info.start_time
+    return run.data.metrics.get(tracking.SECONDS, lasted / 1000)
+
+
+def _write(client: MlflowClient, parent: str, document: dict[str, Any]) -> None:
+    from mlflow.entities import Metric, RunTag
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, value, now, 0) for name, value in document["cost"].items()]
+    tags = {f"rgsud.{row['stage']}_run": row["run_id"] for row in document["stages"] if row["run_id"]}
+    tags |= {f"rgsud.{row['stage']}_bundle": row["bundle"] for row in document["stages"] if row["bundle"]}
+    client.log_batch(parent, metrics=metrics, tags=[RunTag(name, value) for name, value in tags.items()])
+    client.log_text(parent, json.dumps(document, indent=1, sort_keys=True), "run_report.json")
+    client.log_text(parent, markdown(document), "run_report.md")
