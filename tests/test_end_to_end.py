@@ -90,7 +90,7 @@ def test_a_run_leaves_report_model_and_tracked_runs(undisturbed: Path) -> None:
     runs = {
         run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("rgsud").experiment_id])
     }
-    assert {"prepare", "recycle", "reinforce", "evaluate", "export"} < set(runs) and len(runs) == 6
+    assert {"prepare", "recycle", "reinforce", "evaluate", "export", "gate"} < set(runs) and len(runs) == 7
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     for stage, first, last in (("recycle", 1, 12), ("reinforce", 1, 8)):
         log = next((undisturbed / "stages").glob(f"{stage}-*/log.jsonl")).read_text().splitlines()

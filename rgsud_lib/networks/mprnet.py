@@ -37,27 +37,17 @@ class MPRNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         whole = pad_to_multiple(images, 8)
-        rows, columns = whole.shape[2] // 2, whole.shape[3] // 2  # sliced: ONNX cannot split a side it does not know
-        halves = [whole[:, :, :rows], whole[:, :, rows:]]
-        quarters = [(patch[..., :columns], patch[..., columns:]) for patch in halves]
-        encoded = [self._halves([self.encoders[0](self.shallow[0](patch)) for patch in row], 3) for row in quarters]
-        decoded = [self.decoders[0](features) for features in encoded]
-        handed = [self.hand_on[0](features[0], patch) for features, patch in zip(decoded, halves, strict=True)]
-        joined = [
-            self.join[0](torch.cat([self.shallow[1](patch), features], dim=1))
-            for patch, features in zip(halves, handed, strict=True)
-        ]
-        encoded = [self.encoders[1](*inputs) for inputs in zip(joined, encoded, decoded, strict=True)]
-        encoded = self._halves(encoded, 2)
+        halves = _cut(whole, dim=2)
+        quarters = _cut(halves, dim=3)
+        encoded = [_join(scale, dim=3) for scale in self.encoders[0](self.shallow[0](quarters))]
+        decoded = self.decoders[0](encoded)
+        handed = self.hand_on[0](decoded[0], halves)
+        features = self.join[0](torch.cat([self.shallow[1](halves), handed], dim=1))
+        encoded = [_join(scale, dim=2) for scale in self.encoders[1](features, encoded, decoded)]
         decoded = self.decoders[1](encoded)
         features = torch.cat([self.shallow[2](whole), self.hand_on[1](decoded[0], whole)], dim=1)
         restored = whole + self.tail(self.last(self.join[1](features), encoded, decoded))
         return restored[..., :height, :width]
-
-    @staticmethod
-    def _halves(patches: list[Features], dim: int) -> Features:
-        """Neighbouring patches' features put together, scale by scale."""
-        return [torch.cat(scale, dim=dim) for scale in zip(*patches, strict=True)]
 
 
 class AttentionBlock(nn.Module):
@@ -150,6 +140,20 @@ class FullResolution(nn.Module):
             features = features + group(features)
             features = features + self.encoded[number](encoded[number]) + self.decoded[number](decoded[number])
         return features
+
+
+def _cut(images: Tensor, dim: int) -> Tensor:
+    """Both halves of a side, as a batch twice as large (sliced: ONNX cannot split a side that it does not know)."""
+    middle = images.shape[dim] // 2
+    first = images[:, :, :middle] if dim == 2 else images[..., :middle]
+    second = images[:, :, middle:] if dim == 2 else images[..., middle:]
+    return torch.stack([first, second]).flatten(0, 1)
+
+
+def _join(patches: Tensor, dim: int) -> Tensor:
+    """What `_cut` cut apart."""
+    first, second = patches.unflatten(0, (2, -1)).unbind(0)
+    return torch.cat([first, second], dim=dim)
 
 
 def _pair(width: int, act: nn.Module) -> nn.Sequential:

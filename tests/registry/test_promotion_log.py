@@ -54,7 +54,8 @@ def test_only_one_of_several_promotions_at_once_counts(registry: Registry, workd
         thread.join(120)
     won = [version for version, result in results if result == "won"]
     assert len(results) == 4 and len(won) == 1, results
-    assert all(result == "won" or "another promotion was recorded" in result for _, result in results), results
+    refusals = ("another promotion was recorded", "compare again")  # noticed while writing, or before
+    assert all(result == "won" or any(reason in result for reason in refusals) for _, result in results), results
     assert original(registry) == {"champion": won[0], "previous": "5"}
     assert [record.tags["rgsud.promoted_version"] for record in records(registry)] == [won[0], "5"]
     promote(registry, "2" if won[0] == "1" else "1", won[0], "afterwards: void records are no obstacle")
