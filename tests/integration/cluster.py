@@ -15,6 +15,7 @@ from mlflow_process import MlflowServer
 
 from rgsud_lib.bundle import Bundle
 from rgsud_lib.config import load_config
+from rgsud_lib.storage import transfer
 from rgsud_lib.storage.listing import list_files
 from rgsud_lib.storage.remote import find
 
@@ -83,6 +84,10 @@ class Cluster:
         """The MLflow run of a pipeline run."""
         (found,) = [run for run in self.mlflow.runs() if run.data.tags.get("rgsud.run_key") == run_id]
         return found
+
+    def report(self, run_id: str) -> dict[str, Any]:
+        """What the exit handler wrote about a pipeline run."""
+        return json.loads(transfer.read(f"{self.parent(run_id).info.artifact_uri}/run_report.json"))
 
     def children(self, run_id: str) -> dict[str, Any]:
         """The MLflow runs of its stages, by stage."""

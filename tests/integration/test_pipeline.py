@@ -106,6 +106,10 @@ def test_a_stage_that_exits_3_fails_the_run_everywhere(cluster, first, tmp_path:
     assert codes["sh -c exit 3"] == 3
     assert "evaluation" not in codes and codes["finalize"] == 0
     assert cluster.parent("exit3").info.status == "FAILED"
+    report = cluster.report("exit3")
+    stages = {row["stage"]: row["status"] for row in report["stages"]}
+    assert report["status"] == "FAILED"
+    assert stages["recycle"] == "EARLIER" and {stages[name] for name in STAGES[2:]} == {"ABSENT"}
     assert not any(name.startswith("reinforce-") and b.facts.get("steps") == 9 for name, b in cluster.bundles().items())
 
 
