@@ -36,7 +36,7 @@ demo: $(STAMP)
 	$(BIN)/rgsud run --preset demo $(RUN_ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not integration" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not integration" -n 2 --dist loadfile --no-loadscope-reorder
 
 integration: $(STAMP)
 	$(BIN)/python -m pytest -m integration
