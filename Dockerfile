@@ -24,7 +24,8 @@ FROM ${BASE_IMAGE}
 # root file system may be read-only with those two mounted.
 RUN groupadd --gid 10001 rgsud \
     && useradd --uid 10001 --gid 10001 --home-dir /var/cache/rgsud --no-create-home --shell /usr/sbin/nologin rgsud \
-    && install -d -o 10001 -g 10001 /var/cache/rgsud
+    && install -d -o 10001 -g 10001 /var/cache/rgsud \
+    && rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip /usr/local/lib/python3*/site-packages/pip-*
 # Packages and code apart: a change of code is a layer of a megabyte, not of six gigabytes.
 COPY --from=packages /opt/rgsud /opt/rgsud
 COPY --from=code /opt/code /opt/code

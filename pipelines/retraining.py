@@ -13,7 +13,7 @@ def retraining_pipeline(placement: str = "gpu") -> GraphComponent:
     where = profile(placement)
 
     @dsl.pipeline(name="rgsud-retraining", description="Looks for new rain and, where there is enough, trains again")
-    def retraining(config: str, rainy: str, clean: str, paired: str = "", workdir: str = "/mnt/rgsud"):
+    def retraining(config: str, rainy: str, clean: str, workdir: str, paired: str = ""):
         with exit_handler(where, config, rainy, clean, paired, workdir):
             check = uncached(place(new_data_check(config=config, rainy=rainy, workdir=workdir), where))
             with dsl.If(check.outputs["Output"] == "train", name="train"):

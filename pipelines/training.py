@@ -27,7 +27,7 @@ def training_pipeline(placement: str = "gpu") -> GraphComponent:
     where = profile(placement)
 
     @dsl.pipeline(name="rgsud-training", description="Unpaired image deraining: two image folders in, a model out")
-    def training(config: str, rainy: str, clean: str, paired: str = "", workdir: str = "/mnt/rgsud"):
+    def training(config: str, rainy: str, clean: str, workdir: str, paired: str = ""):
         with exit_handler(where, config, rainy, clean, paired, workdir):
             core(where, config, rainy, clean, paired, workdir)
 
@@ -66,7 +66,7 @@ def core(
     model = place(export(**common, reinforced=stage2, evaluation=scores), where).outputs["exported"]
     gate = uncached(place(promotion_gate(**common, exported=model), where))
     with dsl.If(gate.output == "promote", name="promote"):
-        uncached(place(promotion(config=config, workdir=workdir, exported=model), where))
+        uncached(place(promotion(workdir=workdir, exported=model), where))
 
 
 def uncached(task: dsl.PipelineTask) -> dsl.PipelineTask:

@@ -47,6 +47,9 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+LEAST = {"width": 4, "passes": 1, "depth": 2, "stages": 1}  # below it there is no network; others may be 0
+
+
 def complete(name: str, size: str, given: dict[str, Any]) -> dict[str, Any]:
     """A network's arguments: those of the size, with the given ones in their place.
 
@@ -59,21 +62,28 @@ def complete(name: str, size: str, given: dict[str, Any]) -> dict[str, Any]:
     arguments = SIZES[name][size]
     if unknown := sorted(given.keys() - arguments.keys()):
         raise ValueError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(arguments)}")
-    completed = arguments | {key: _checked(f"{name}'s {key}", value, arguments[key]) for key, value in given.items()}
+    completed = arguments | {
+        key: _checked(f"{name}'s {key}", value, arguments[key], LEAST.get(key, 0)) for key, value in given.items()
+    }
+    if completed["width"] % 2:
+        raise ValueError(f"{name}'s width is {completed['width']}; expected an even number of channels")
+    if len(completed.get("blocks", (1, 1)) if name != "mprnet" else (1, 1)) < 2:
+        raise ValueError(f"{name}'s blocks {completed['blocks']} are of one scale; give those of two at least")
     if len(completed.get("encoder", ())) != len(completed.get("decoder", ())):
         levels = f"encoder has {len(completed['encoder'])} levels and decoder {len(completed['decoder'])}"
         raise ValueError(f"{levels}; give both the same number")
     return completed
 
 
-def _checked(what: str, value: Any, like: Any) -> Any:
-    """`value` in the form of `like`: a bool, a count, or a tuple of counts."""
+def _checked(what: str, value: Any, like: Any, least: int) -> Any:
+    """`value` in the form of `like`: a bool, a count of `least` or more, or a tuple of counts."""
     if isinstance(like, bool):
         valid = isinstance(value, bool)
     elif isinstance(like, int):
-        valid = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        valid = isinstance(value, int) and not isinstance(value, bool) and value >= least
     else:
         valid = isinstance(value, list | tuple) and value and all(type(item) is int and item >= 0 for item in value)
     if not valid:
-        raise ValueError(f"{what} is {value!r}; expected something like {like!r}")
+        bound = f", {least} or more" if least else ""
+        raise ValueError(f"{what} is {value!r}; expected something like {like!r}{bound}")
     return tuple(value) if isinstance(like, tuple) else value

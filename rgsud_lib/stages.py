@@ -39,7 +39,7 @@ STAGES = {
     "evaluate": ("evaluation", (*SCORING, "evaluation")),
     "export": ("export", ("derainer", "export")),
 }
-ON_GPU = {"recycle", "reinforce", "evaluate"}  # where a placement has GPUs: these look at their machine first
+ON_GPU = {"recycle", "reinforce", "evaluate", "score"}  # where a placement has GPUs: these look at their machine first
 # Parts of prepare's and evaluate's work that tasks beside them do ahead (fan_out.py); gone once they are put together.
 PARTS = {
     "check": ("checked", ("data",)),

@@ -6,11 +6,10 @@ from rgsud_components._image import image
 
 
 @dsl.component(base_image=image(), install_kfp_package=False)
-def promotion(config: str, workdir: str, exported: dsl.Input[dsl.Model]):
+def promotion(workdir: str, exported: dsl.Input[dsl.Model]):
     """Move the aliases champion and previous; refused if the champion changed after the gate. Never cached.
 
     Args:
-        config: The configuration tree as a JSON document.
         workdir: Where the embedded MLflow database lies, if no tracking server is set.
         exported: Bundle of kind "export", registered by the gate.
     """

@@ -87,14 +87,13 @@ def run_parameters(spec: dict[str, Any], config: Config, **locations: str | None
     """
     pipeline = spec.get("pipeline_spec", spec)
     inputs = pipeline["root"]["inputDefinitions"]["parameters"]
-    mounts = sorted(_mounts(spec))
     given = {name: value for name, value in locations.items() if value}
     for name, value in given.items():
         if name not in inputs:
             raise ConfigError(f"--{name}: {pipeline['pipelineInfo']['name']} has no such parameter; leave it out")
-        _check_location(name, value, mounts)
-    required = {name for name, kind in inputs.items() if not kind.get("isOptional")} | {"workdir"}
-    if missing := sorted(required & set(inputs) - set(given) - {"config"}):
+        _check_location(name, value)
+    required = {name for name, kind in inputs.items() if not kind.get("isOptional")}
+    if missing := sorted(required - set(given) - {"config"}):
         raise ConfigError(f"{pipeline['pipelineInfo']['name']} needs {' and '.join(f'--{name}' for name in missing)}")
     return {"config": config.model_dump_json(), **given}
 
@@ -110,21 +109,12 @@ def _dags(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
     return (part["dag"] for part in (spec["root"], *components) if "dag" in part)
 
 
-def _mounts(spec: dict[str, Any]) -> set[str]:
-    """Where the pods have a shared volume, by the compiled placement."""
-    platform = spec.get("platform_spec", {}).get("platforms", {}).get("kubernetes", {})
-    executors = platform.get("deploymentSpec", {}).get("executors", {}).values()
-    return {mount["mountPath"] for executor in executors for mount in executor.get("pvcMount", [])}
-
-
-def _check_location(name: str, value: str, mounts: list[str]) -> None:
-    if is_remote(value):
-        match = S3.fullmatch(value)
-        if not match or (name == "workdir" and not (match["prefix"] or "").strip("/")):
-            raise ConfigError(f"--{name} {value!r}: expected s3://bucket/prefix")
-    elif not any(Path(value).is_relative_to(mount) for mount in mounts):
-        where = f"the volume at {' or '.join(mounts)}" if mounts else "any volume (the placement mounts none)"
+def _check_location(name: str, value: str) -> None:
+    if not is_remote(value):
         raise ConfigError(
-            f"--{name} {value!r} is a path of this machine: the cluster's pods do not see it, nor is it in {where}; "
+            f"--{name} {value!r} is a path of this machine: the cluster's pods do not see it; "
             "copy it to object storage and give s3://bucket/prefix"
         )
+    match = S3.fullmatch(value)
+    if not match or (name == "workdir" and not (match["prefix"] or "").strip("/")):
+        raise ConfigError(f"--{name} {value!r}: expected s3://bucket/prefix")

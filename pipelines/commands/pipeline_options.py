@@ -10,7 +10,7 @@ import typer
 Pipeline = Annotated[str, typer.Argument(metavar="PIPELINE", help="which one: training or retraining")]
 Placement = Annotated[str, typer.Option(help="where the tasks run: a profile of pipelines/placement.yaml")]
 Version = Annotated[str | None, typer.Option(help="an uploaded version by its name, or latest")]
-Rainy = Annotated[str | None, typer.Option(help="s3:// prefix of rainy photographs, or a path on a mounted volume")]
+Rainy = Annotated[str | None, typer.Option(help="s3:// prefix of rainy photographs")]
 Clean = Annotated[str | None, typer.Option(help="the same of clean photographs of other scenes")]
 Paired = Annotated[str | None, typer.Option(help="with rain/ and clean/ (same names): evaluation only")]
 Workdir = Annotated[str | None, typer.Option(help="s3://bucket/prefix: stages work and resume here")]

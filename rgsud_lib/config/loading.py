@@ -31,6 +31,10 @@ def parse_config(document: dict[str, Any] | str) -> Config:
     """A Config from its JSON document. Raises ConfigError with path, value and rule of each mistake."""
     try:
         return Config.model_validate(json.loads(document) if isinstance(document, str) else document)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"the configuration is no JSON document ({error}); `rgsud pipeline submit` writes one that is"
+        ) from None
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(item) for item in error.errors())) from None
 

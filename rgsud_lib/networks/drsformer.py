@@ -13,8 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from rgsud_lib.networks.layers import pad_to_multiple, zero_start
-from rgsud_lib.networks.restormer import EXPANSION, ChannelAttention, Decoder, Encoder, TransformerBlock, conv
+from rgsud_lib.networks.restormer import EXPANSION, ChannelAttention, TransformerBlock, UTransformer, conv
 
 KEPT = ((1, 2), (2, 3), (3, 4), (4, 5))  # shares of the channels that attention keeps
 MIXTURE_STEPS = 4
@@ -78,23 +77,13 @@ class Mixture(nn.Module):
         return features
 
 
-class DRSformer(nn.Module):
-    """B x 3 x H x W in [0,1] to the restored image (not clamped); `blocks` at each scale."""
+class DRSformer(UTransformer):
+    """`blocks` at each scale; `mixture`: with a mixture of convolutions before and after them."""
 
     def __init__(self, width: int = 48, blocks: Sequence[int] = (4, 6, 6, 8), mixture: bool = True):
-        super().__init__()
         block = partial(TransformerBlock, attention=SparseAttention, feed_forward=MixedScaleFeedForward)
-        self.embed = nn.Sequential(conv(3, width, 3), Mixture(width) if mixture else nn.Identity())
-        self.encoder = Encoder(width, blocks, block)
-        self.decoder = Decoder(width, blocks[:-1], block)
-        self.refine = Mixture(2 * width) if mixture else nn.Identity()
-        self.head = zero_start(conv(2 * width, 3, 3))
-        self.stride = 2 ** (len(blocks) - 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        features = self.decoder(self.encoder(self.embed(pad_to_multiple(images, self.stride))))
-        return images + self.head(self.refine(features))[..., :height, :width]
+        embed = nn.Sequential(conv(3, width, 3), Mixture(width) if mixture else nn.Identity())
+        super().__init__(width, blocks, embed, block, Mixture(2 * width) if mixture else nn.Identity())
 
 
 def _operations(channels: int) -> nn.ModuleList:

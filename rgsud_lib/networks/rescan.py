@@ -26,7 +26,7 @@ class RESCAN(nn.Module):
         self.units = nn.ModuleList(
             [ConvGRU(3, width, 1), *(ConvGRU(width, width, 2**level) for level in range(depth - 1))]
         )
-        self.decode = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), ChannelAttention(width), nn.LeakyReLU(0.2))
+        self.decode = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), SqueezeExcitation(width), nn.LeakyReLU(0.2))
         self.head = zero_start(nn.Conv2d(width, 3, 1))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -60,8 +60,8 @@ class ConvGRU(nn.Module):
         return nn.functional.leaky_relu(torch.lerp(state, content, update), 0.2)
 
 
-class ChannelAttention(nn.Module):
-    """Squeeze and excitation (Hu et al., CVPR 2018)."""
+class SqueezeExcitation(nn.Module):
+    """Channels weighed by their means (Hu et al., CVPR 2018)."""
 
     def __init__(self, width: int):
         super().__init__()

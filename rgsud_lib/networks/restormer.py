@@ -116,15 +116,14 @@ class Decoder(nn.Module):
         return features
 
 
-class Restormer(nn.Module):
-    """B x 3 x H x W in [0,1] to the restored image (not clamped); `blocks` at each scale, `refinement` at the end."""
+class UTransformer(nn.Module):
+    """B x 3 x H x W in [0,1] to the restored image (not clamped): embed, encode, decode, refine, add to the input."""
 
-    def __init__(self, width: int = 48, blocks: Sequence[int] = (4, 6, 6, 8), refinement: int = 4):
+    def __init__(self, width: int, blocks: Sequence[int], embed: nn.Module, block: Block, refine: nn.Module):
         super().__init__()
-        self.embed = conv(3, width, 3)
-        self.encoder = Encoder(width, blocks)
-        self.decoder = Decoder(width, blocks[:-1])
-        self.refine = stack(TransformerBlock, 2 * width, 1, refinement)
+        self.embed, self.refine = embed, refine
+        self.encoder = Encoder(width, blocks, block)
+        self.decoder = Decoder(width, blocks[:-1], block)
         self.head = zero_start(conv(2 * width, 3, 3))
         self.stride = 2 ** (len(blocks) - 1)
 
@@ -132,6 +131,14 @@ class Restormer(nn.Module):
         height, width = images.shape[-2:]
         features = self.decoder(self.encoder(self.embed(pad_to_multiple(images, self.stride))))
         return images + self.head(self.refine(features))[..., :height, :width]
+
+
+class Restormer(UTransformer):
+    """`blocks` at each scale, `refinement` at the end."""
+
+    def __init__(self, width: int = 48, blocks: Sequence[int] = (4, 6, 6, 8), refinement: int = 4):
+        refine = stack(TransformerBlock, 2 * width, 1, refinement)
+        super().__init__(width, blocks, conv(3, width, 3), TransformerBlock, refine)
 
 
 def stack(block: Block, channels: int, heads: int, count: int) -> nn.Sequential:

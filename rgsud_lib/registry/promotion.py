@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rgsud_lib import tracking
 from rgsud_lib.bundle import Bundle, open_bundle
 from rgsud_lib.config import Config, digest_of
+from rgsud_lib.doctor import check_node
 from rgsud_lib.errors import RegistryError
 from rgsud_lib.evaluation.gate import Verdict, decide, hold
 from rgsud_lib.files import write_bytes, write_json
@@ -38,6 +39,7 @@ def promotion_gate(config: Config, dataset: Path | str, exported: Path | str, wo
     """
     from rgsud_lib.data.manifest import Dataset
 
+    check_node("gate", workdir)
     bundle, data = open_bundle(pulled(exported), "export"), Dataset.open(pulled(dataset))
     key = digest_of({"gate": config.digest("gate"), "export": bundle.digest, "dataset": data.digest})
     folder = local_root(workdir) / "gate"

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from rgsud_lib.config import TrainingConfig
+from rgsud_lib.config import TrainingConfig, digest_of
 from rgsud_lib.errors import ConfigError, Preempted, TrainingError
 from rgsud_lib.storage.s3 import is_remote
 from rgsud_lib.task import LAUNCHER
@@ -32,7 +32,7 @@ PASSED_ON = (
     "MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID",
 )  # fmt: skip
 UNFINISHED = ("Created", "Running")
-POLL = 2.0  # seconds
+POLL = 10.0  # seconds; each time the first node's whole log comes along
 PATIENCE = 30  # failing questions in a row, after which the cluster is given up
 log = logging.getLogger("rgsud")
 
@@ -48,19 +48,20 @@ def run_trainjob(job: dict[str, Any], key: str, training: TrainingConfig) -> Non
             f"training.nodes={training.nodes} with --workdir {job['workdir']}: the nodes share no disk; "
             "use a workdir in s3://"
         )
-    client, name = _client(local), f"rgsud-{key}"
+    client, name = _client(local), f"rgsud-{key}-{digest_of(str(job['workdir']))[:6]}"
     with stop_on_sigterm() as stop:
-        if {found.name: found.status for found in client.list_jobs()}.get(name) not in UNFINISHED:
-            _create(client, name, job, training, local)
-            log.info("%s: TrainJob %s on %d nodes", job["stage"], name, training.nodes)
+        ours = _start(client, name, job, training, local)
+        status, lines = UNFINISHED[0], []
         try:
             status, lines = _follow(client, name, stop)
         finally:
-            client.delete_job(name)
+            if ours or status not in UNFINISHED:  # a job that was joined is its creator's to stop
+                client.delete_job(name)
             if local:
                 _stop_children()
     if stop:
-        raise Preempted(f"SIGTERM in {job['stage']}: TrainJob {name} was deleted; the same command resumes")
+        end = "was deleted" if ours else "goes on, as another process started it"
+        raise Preempted(f"SIGTERM in {job['stage']}: TrainJob {name} {end}; the same command resumes")
     if status != "Complete":
         tail = "\n".join(lines[-15:])
         raise TrainingError(f"TrainJob {name} failed; the same command resumes. The end of its log:\n{tail}")
@@ -79,6 +80,20 @@ def _client(local: bool) -> TrainerClient:
     from kubeflow.trainer import KubernetesBackendConfig, LocalProcessBackendConfig, TrainerClient
 
     return TrainerClient(LocalProcessBackendConfig() if local else KubernetesBackendConfig())
+
+
+def _start(client: TrainerClient, name: str, job: dict[str, Any], training: TrainingConfig, local: bool) -> bool:
+    """Create the TrainJob, unless one of that name is under way; whether it was created."""
+    try:
+        if {found.name: found.status for found in client.list_jobs()}.get(name) in UNFINISHED:
+            return False
+        _create(client, name, job, training, local)
+    except (RuntimeError, TimeoutError) as error:  # the SDK's, for whatever the API server answers
+        raise TrainingError(
+            f"TrainJob {name} cannot be created: {error}; are the Kubeflow Trainer and manifests/training installed?"
+        ) from error
+    log.info("%s: TrainJob %s on %d nodes", job["stage"], name, training.nodes)
+    return True
 
 
 def _create(client: TrainerClient, name: str, job: dict[str, Any], training: TrainingConfig, local: bool) -> None:

@@ -108,6 +108,9 @@ def test_sparse_attention_is_a_mean_of_four_that_drop_the_weakest_channels():
         (["derainer.size=huge"], "unknown size 'huge' of nafnet; choose one of published, tiny, mini"),
         (["derainer.name=prenet", "derainer.blocks=[1]"], "prenet has no setting blocks; it has width, passes"),
         (["derainer.width=wide"], "nafnet's width is 'wide'; expected something like 16"),
+        (["derainer.name=prenet", "derainer.width=0"], "prenet's width is 0; expected something like 16, 4 or more"),
+        (["derainer.name=restormer", "derainer.width=5"], "restormer's width is 5; expected an even number"),
+        (["derainer.name=nerd_rain", "derainer.blocks=[1]"], "nerd_rain's blocks (1,) are of one scale"),
         (["derainer.encoder=[1]"], "encoder has 1 levels and decoder 3; give both the same number"),
     ],
 )

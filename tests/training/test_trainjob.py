@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from rgsud_lib import stages
-from rgsud_lib.config import TrainingConfig, parse_config
+from rgsud_lib.config import TrainingConfig, digest_of, parse_config
 from rgsud_lib.errors import ConfigError, Preempted, TrainingError
 from rgsud_lib.files import CHECKPOINT
 from rgsud_lib.storage.remote import pulled
@@ -22,6 +22,7 @@ from rgsud_lib.training import trainjob
 from rgsud_lib.training.curves import read_log
 from rgsud_lib.training.launch import JOB
 
+NAME = f"rgsud-recycle-0123-{digest_of('s3://bucket/work')[:6]}"
 WORK = {"stage": "recycle", "config": {}, "workdir": "s3://bucket/work", "bundles": {"dataset": "s3://bucket/data"}}
 TRAINING = TrainingConfig(nodes=2, devices=4)
 
@@ -78,14 +79,14 @@ def test_a_job_gets_nodes_devices_and_environment_but_no_secret(cluster, monkeyp
     ((runtime, trainer, name),) = asked.asked
     assert (runtime, name, trainer.num_nodes, trainer.resources_per_node) == (
         "rgsud",
-        "rgsud-recycle-0123",
+        NAME,
         2,
         {"gpu": 4},
     )
     assert json.loads(trainer.env[JOB]) == WORK and trainer.env["KFP_RUN_ID"] == "run-7"
     assert trainer.env[trainjob.COMMAND] == "python -m rgsud_lib.training.worker"
     assert "very-secret" not in str(trainer.env)
-    assert asked.deleted == ["rgsud-recycle-0123"]
+    assert asked.deleted == [NAME]
 
 
 def test_the_sdk_makes_a_trainjob_of_it(cluster, monkeypatch):
@@ -109,7 +110,7 @@ def test_the_log_is_passed_on_and_a_failure_quotes_its_end(cluster, caplog):
     with caplog.at_level(logging.INFO, "rgsud"), pytest.raises(TrainingError, match="(?s)failed.*the disk is full"):
         trainjob.run_trainjob(WORK, "recycle-0123", TRAINING)
     assert caplog.messages.count("step 1") == 1
-    assert failing.deleted == ["rgsud-recycle-0123"]
+    assert failing.deleted == [NAME]
 
 
 def test_a_cluster_that_never_answers_is_given_up(cluster, monkeypatch):
@@ -123,14 +124,16 @@ def test_a_cluster_that_never_answers_is_given_up(cluster, monkeypatch):
 def test_sigterm_deletes_the_job(cluster):
     running = cluster("Running")
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    with pytest.raises(Preempted, match="TrainJob rgsud-recycle-0123 was deleted; the same command resumes"):
+    with pytest.raises(
+        Preempted, match="TrainJob rgsud-recycle-0123-[0-9a-f]{6} was deleted; the same command resumes"
+    ):
         trainjob.run_trainjob(WORK, "recycle-0123", TRAINING)
-    assert running.deleted == ["rgsud-recycle-0123"]
+    assert running.deleted == [NAME]
 
 
 @pytest.mark.parametrize(("left", "created"), [("Running", 0), ("Failed", 1)])
 def test_a_job_whose_launcher_was_lost_is_joined_or_replaced(left, created, cluster):
-    asked = cluster("Complete", jobs={"rgsud-recycle-0123": left})
+    asked = cluster("Complete", jobs={NAME: left})
     trainjob.run_trainjob(WORK, "recycle-0123", TRAINING)
     assert len(asked.asked) == created and len(asked.deleted) == 1 + created
 
