@@ -64,6 +64,8 @@ class DockerDaemon:
             self.client.close()
         if self._process is not None:
             stop_gently(self._process)
+            namespace = self.folder / "exec" / "netns" / "default"  # left mounted: nothing above it could be removed
+            subprocess.run(["umount", str(namespace)], check=False, stderr=subprocess.DEVNULL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, *command: str, **options: Any) -> tuple[int, str]:

@@ -20,7 +20,7 @@ SIZE = 5 * transfer.PART + 17
 
 
 @pytest.fixture
-def bucket(s3_environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+def bucket(s3_server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     monkeypatch.setenv("RGSUD_CACHE", str(tmp_path / "cache"))
     s3._client.cache_clear()
     name = f"rgsud-{os.urandom(4).hex()}"
