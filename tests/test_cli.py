@@ -27,6 +27,7 @@ COMMANDS = (
     "ui",
     "config",
     "registry",
+    "data",
 )
 
 
