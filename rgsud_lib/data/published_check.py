@@ -1,6 +1,6 @@
 """Is this copy of a published set what papers mean by its name? Counts, pairs, sizes, damage, leaks.
 
-Scenes are compared by perceptual hash, so a leak is found whatever its coding, size or rain.
+Scenes are compared by perceptual hash: a leak is found whatever its coding and size, under all but the heaviest rain.
 """
 
 from __future__ import annotations
@@ -116,13 +116,13 @@ def _scenes(config: DataConfig, part: Part) -> list[Finding]:
 
 def _leaks(config: DataConfig, parts: list[Part], others: dict[str, list[Look]]) -> list[Finding]:
     """Held-out parts against the copy's training parts and against other folders."""
-    learnt = {part.split.folder: part.scene() for part in parts if part.trains}
-    learnt |= {folder: [look for look in looks if not look.fault] for folder, looks in others.items()}
-    held_out = {part.split.folder: part.scene() for part in parts if not part.trains}
+    learnt = [(part.split.folder, part.scene()) for part in parts if part.trains]
+    learnt += [(folder, [look for look in looks if not look.fault]) for folder, looks in others.items()]
+    held_out = [(part.split.folder, part.scene()) for part in parts if not part.trains]
     return [
         _leak(config, source, looks, name, held)
-        for name, held in held_out.items()
-        for source, looks in learnt.items()
+        for name, held in held_out
+        for source, looks in learnt
         if held and looks
     ]
 
