@@ -32,8 +32,13 @@ ADVICE = {
     "InvalidAccessKeyId": "the server does not know this access key; check AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "the secret does not match the access key; check AWS_SECRET_ACCESS_KEY",
 }
+GONE = {"NoSuchKey", "404"}
 logger = logging.getLogger("rgsud")
 Result = TypeVar("Result")
+
+
+class ObjectGone(DataError):
+    """There is no such object."""
 
 
 def is_remote(location: object) -> bool:
@@ -118,7 +123,8 @@ def explained(address: str) -> Iterator[None]:
         raise DataError(f"{where}: no S3 credentials; {fix}") from error
     except ClientError as error:
         code = error_code(error)
-        raise DataError(f"{where}: {ADVICE.get(code, f'the server refused with {code}')}") from error
+        kind = ObjectGone if code in GONE else DataError
+        raise kind(f"{where}: {ADVICE.get(code, f'the server refused with {code}')}") from error
     except _failures() as error:
         what = type(error).__name__
         raise DataError(f"{where}: cannot be reached ({what}); check AWS_ENDPOINT_URL and the network") from error

@@ -1,4 +1,7 @@
-"""Checkpoints that are whole or absent: the state file first, then `latest.json` that names and digests it."""
+"""Checkpoints that are whole or absent: the state file first, then `latest.json` that names and digests it.
+
+`latest.json` also says how many updates the stage had done, so that of two checkpoints one knows the later.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def save_checkpoint(stage_folder: Path, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     path = folder / f"{state['phase']}-{state['step']:08d}.pt"
     write_bytes(path, buffer.getvalue())
-    write_json(folder / MARKER, {"file": path.name, "sha256": sha256_file(path)})
+    write_json(folder / MARKER, {"file": path.name, "sha256": sha256_file(path), "updates": state["ema_updates"]})
     for other in folder.iterdir():
         if other.name not in (path.name, MARKER):
             other.unlink()

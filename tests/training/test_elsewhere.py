@@ -93,34 +93,6 @@ def test_a_server_that_is_away_at_checkpoints_does_not_stop_training(
     assert open_bundle(pulled(address)).files == open_bundle(undisturbed).files
 
 
-def test_only_what_is_new_is_sent_and_what_is_old_goes(s3_bucket: str, tmp_path: Path) -> None:
-    address, folder = f"{s3_bucket}/stages/x", tmp_path / "stage"
-    snapshots.restore(address, folder)
-    (folder / "pool").mkdir()
-    for name in ("a", "b"):
-        (folder / "pool" / name).write_text(name)
-    snapshots.share(folder)
-    first = set(checkpoints(s3_bucket))
-    (folder / "pool" / "a").unlink()
-    (folder / "pool" / "c").write_text("c")
-    sent: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        original = transfer.upload
-        patch.setattr(transfer, "upload", lambda path, *rest: (sent.append(path.name), original(path, *rest))[1])
-        snapshots.share(folder)
-    assert sent == ["c"] and len(set(checkpoints(s3_bucket)) & first) == 2  # the pointer and b
-    snapshots.restore(address, tmp_path / "elsewhere")
-    assert {path.name for path in (tmp_path / "elsewhere" / "pool").iterdir()} == {"b", "c"}
-    snapshots.forget(address)
-    assert checkpoints(s3_bucket) == []
-
-
-def test_a_folder_without_a_home_is_not_shared(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("a")
-    snapshots.share(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
 def test_each_workdir_in_s3_has_its_own_folder_here(s3_bucket: str, tmp_path: Path) -> None:
     assert local_root(f"{s3_bucket}/a") == local_root(f"{s3_bucket}/a/") != local_root(f"{s3_bucket}/b")
     assert local_root(tmp_path) == tmp_path
