@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 
 from rgsud_lib.errors import ConfigError, DataError
 
-ATTEMPTS = 5  # boto3's own, of each request; they bridge a second or two
-PATIENCE = 60.0  # seconds of pauses after which a server that is away is given up
+ATTEMPTS = 3  # boto3's own, of each request; they bridge a second or two
+CONNECT_TIMEOUT = 10.0  # seconds
+READ_TIMEOUT = 30.0  # seconds of silence; times ATTEMPTS, a server that hangs holds a request for a minute and a half
+PATIENCE = 60.0  # seconds from the first failure after which nothing is begun again
 LONGEST_PAUSE = 5.0
 STYLES = ("path", "virtual", "auto")
 BUSY = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling", "ConditionalRequestConflict"}
@@ -79,8 +81,8 @@ def _client(url: str | None, style: str) -> Any:
     # Amazon checks boto3's checksums; other servers may refuse them, and are asked for the ETag instead (transfer.py).
     checksums = "when_required" if url else "when_supported"
     settings = Config(
-        retries={"mode": "standard", "max_attempts": ATTEMPTS},
-        connect_timeout=10, read_timeout=60, max_pool_connections=32,
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, max_pool_connections=32,
         s3={"addressing_style": style},
         request_checksum_calculation=checksums, response_checksum_validation=checksums,
     )  # fmt: skip
@@ -90,24 +92,27 @@ def _client(url: str | None, style: str) -> Any:
 def patiently(address: str, action: Callable[[], Result]) -> Result:
     """The result of `action`, which is begun again after growing, jittered pauses while the server is away.
 
-    Raises DataError that says what to do: refused, no credentials, or still away after PATIENCE seconds of pauses.
+    Raises DataError that says what to do: refused, no credentials, or still away PATIENCE seconds after the first
+    failure. By the clock: a server that hangs lets each request take long.
     """
     with explained(address):
-        waited, pauses = 0.0, 0
+        deadline, pauses = 0.0, 0
         while True:
             try:
                 return action()
             except _failures() as error:
-                if waited >= PATIENCE or not _passing(error):
+                if not _passing(error):
                     raise
                 if pauses == 0:
+                    deadline = time.monotonic() + PATIENCE
                     logger.warning(
                         "%s: the server does not answer (%s); trying on for %.0f s",
                         address, type(error).__name__, PATIENCE,
                     )  # fmt: skip
-                pause = random.uniform(0.5, 1) * min(LONGEST_PAUSE, 0.5 * 2**pauses)
-                time.sleep(pause)
-                waited, pauses = waited + pause, pauses + 1
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(random.uniform(0.5, 1) * min(LONGEST_PAUSE, 0.5 * 2**pauses))
+                pauses += 1
 
 
 @contextmanager

@@ -195,5 +195,5 @@ def _same(head: dict[str, Any], expected: Fingerprint) -> bool:
 def _manager() -> Any:
     from boto3.s3.transfer import TransferConfig, create_transfer_manager
 
-    config = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=THREADS)
+    config = TransferConfig(PART, multipart_chunksize=PART, max_concurrency=THREADS, num_download_attempts=2)
     return create_transfer_manager(s3.client(), config)
