@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rgsud_lib.bundle import MARKER, Bundle, is_sealed, open_bundle, parse_bundle
@@ -23,7 +24,7 @@ from rgsud_lib.storage import payload, snapshots, transfer
 from rgsud_lib.storage.s3 import is_remote
 from rgsud_lib.task import exclusive
 
-FETCH_PATIENCE = 3600.0  # seconds to wait for another process of this machine that fetches the same bundle
+FETCH_PATIENCE = 3600.0  # seconds to wait for another process of this machine that fills the same folder of the cache
 logger = logging.getLogger("rgsud")
 
 
@@ -77,9 +78,7 @@ def pulled(location: Path | str) -> Path:
     address = str(location).rstrip("/")
     document = _marker(address)
     bundle = _parse(document, address)
-    target = _cached(bundle, document)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(target.with_name(f".{target.name}.lock"), FETCH_PATIENCE):
+    with _cached(bundle, document) as target:
         if not _intact(target):
             beside = target.with_name(f".{target.name}.partial")
             shutil.rmtree(beside, ignore_errors=True)
@@ -98,7 +97,7 @@ def finish(address: str, kind: str, make: Callable[[Path, Callable[[], None]], N
     workdir, _, name = address.rpartition("/stages/")
     folder = local_root(workdir) / "stages" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder.with_name(f".{name}.lock")):
+    with exclusive(folder.with_name(f".{name}.lock"), FETCH_PATIENCE):
         found = find(address, kind)
         if found:
             logger.info("%s: finished before, taken from %s", name, address)
@@ -168,7 +167,9 @@ def _deliver(folder: Path, address: str) -> Bundle:
     snapshots.forget(address)
     if first:
         logger.info("%s delivered", address)
-        link_tree(folder, _cached(bundle, document))
+        with _cached(bundle, document) as target:
+            if not _intact(target):
+                link_tree(folder, target)
         return bundle
     theirs = open_anywhere(address, bundle.kind)
     logger.info("%s: another process was first; its bundle is taken", address)
@@ -177,10 +178,14 @@ def _deliver(folder: Path, address: str) -> Bundle:
     return theirs
 
 
-def _cached(bundle: Bundle, document: bytes) -> Path:
-    """A bundle's folder in the cache: equal files made from other inputs are another bundle."""
-    made_from = hashlib.sha256(document).hexdigest()[:8]
-    return cache_folder() / "bundles" / f"{bundle.digest}-{made_from}"
+@contextmanager
+def _cached(bundle: Bundle, document: bytes) -> Iterator[Path]:
+    """A bundle's folder in the cache, which no other process fills meanwhile."""
+    made_from = hashlib.sha256(document).hexdigest()[:8]  # equal files made from other inputs are another bundle
+    target = cache_folder() / "bundles" / f"{bundle.digest}-{made_from}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(target.with_name(f".{target.name}.lock"), FETCH_PATIENCE):
+        yield target
 
 
 def _intact(folder: Path) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from kfp import dsl
 
-from rgsud_lib.bundle import open_bundle, seal
+from rgsud_lib.bundle import open_bundle, parse_bundle, seal
 from rgsud_lib.errors import BundleError, DataError
 from rgsud_lib.files import sha256_file
 from rgsud_lib.storage import remote, s3, shards, transfer
@@ -111,6 +113,21 @@ def test_of_two_machines_the_first_wins_and_its_files_stay_whole(address: str, m
     assert remote.finish(address, "dataset", making("second", meanwhile=first)) == address
     assert (remote.pulled(address) / "images" / "a.png").read_text() == "first images/a.png"
     assert len({name.split("/")[0] for name in names(address)}) == 2, "the second's payload is gone"
+
+
+def test_what_is_delivered_waits_for_who_fills_the_same_folder_of_the_cache(address: str, tmp_path: Path) -> None:
+    fill(tmp_path / "same")
+    seal(tmp_path / "same", "dataset", "c")
+    document = (tmp_path / "same" / "bundle.json").read_bytes()
+    with ThreadPoolExecutor(1) as pool:
+        with remote._cached(parse_bundle(document, tmp_path), document) as target:
+            delivery = pool.submit(remote.finish, address, "dataset", making())
+            while remote.find(address) is None:
+                time.sleep(0.02)
+            time.sleep(0.3)
+            assert not target.exists() and not delivery.done()
+        assert delivery.result() == address
+    assert open_bundle(target) and remote.pulled(address) == target
 
 
 def test_an_interrupted_delivery_is_no_bundle_and_is_completed_without_work(address: str, monkeypatch) -> None:
