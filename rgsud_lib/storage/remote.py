@@ -2,7 +2,7 @@
 
 WORKDIR/stages/<stage>-<key>/bundle.json is written last, by one conditional PUT: of two racing machines the first
 wins and the second takes its bundle. The payload lies beside it under the bundle's digest, so that they cannot mix.
-What was made or fetched stays in the node's cache ($RGSUD_CACHE, default ~/.cache/rgsud) and is not fetched again.
+What was made or fetched stays in the cache ($RGSUD_CACHE, default ~/.cache/rgsud) and is not fetched again.
 """
 
 from __future__ import annotations
