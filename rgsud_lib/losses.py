@@ -7,7 +7,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @functools.cache
@@ -54,9 +54,23 @@ def ssim_loss(output: Tensor, target: Tensor) -> Tensor:
         return 1 - (numerator / denominator).mean()
 
 
+PIXEL_LOSSES = {"psnr": negative_psnr, "l1": F.l1_loss, "l1_mse": l1_mse_loss}
+
+
+def reconstruction_loss(output: Tensor, target: Tensor, pixel_loss: str, ssim_weight: float) -> Tensor:
+    """L_PSNR, in the form that `pixel_loss` names, and weighted L_SSIM (L_Der, paper section 3.2)."""
+    return PIXEL_LOSSES[pixel_loss](output, target) + ssim_weight * ssim_loss(output, target)
+
+
 def lsgan_loss(decisions: Tensor, real: bool) -> Tensor:
     """Least-squares GAN (Mao et al., ICCV 2017): distance of the patch decisions from 1 (real) or 0 (fake)."""
     return (decisions - float(real)).square().mean()
+
+
+def lsgan_discriminator_loss(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """Half the sum of what D errs by on real images and on fakes, to which no gradient goes."""
+    true, false = discriminator(torch.cat([real, fake.detach()])).chunk(2)
+    return (lsgan_loss(true, real=True) + lsgan_loss(false, real=False)) / 2
 
 
 def achromatic_loss(difference: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from rgsud_lib.config.images import DataConfig, FanOutConfig, NewDataConfig
 from rgsud_lib.config.loading import load_config, parse_config
+from rgsud_lib.config.methods import CsudConfig, CycleganConfig
 from rgsud_lib.config.networks import DerainerConfig, MethodConfig
 from rgsud_lib.config.results import EvaluationConfig, ExportConfig, GateConfig
 from rgsud_lib.config.rewards import Candidate, ClipIqaConfig, CriticConfig, DaclipConfig, RewardConfig, ScorersConfig
@@ -20,6 +21,8 @@ __all__ = [
     "ClipIqaConfig",
     "Config",
     "CriticConfig",
+    "CsudConfig",
+    "CycleganConfig",
     "DaclipConfig",
     "DataConfig",
     "DerainerConfig",

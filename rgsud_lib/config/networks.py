@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
+from rgsud_lib.config.methods import CsudConfig, CycleganConfig, MethodName
 from rgsud_lib.config.section import Section
 from rgsud_lib.derainer_sizes import SIZES, complete
 
@@ -34,9 +35,12 @@ class DerainerConfig(Section):
 
 
 class MethodConfig(Section):
-    """RGSUD's other networks and loss weights (paper section 3; what the paper leaves open is `ours`)."""
+    """The method, its other networks and loss weights (RGSUD: paper section 3; what it leaves open is `ours`).
 
-    name: Literal["rgsud"] = "rgsud"
+    A method takes of these what it has: `docs/method.md` says which.
+    """
+
+    name: MethodName = "rgsud"
     unet_width: int = Field(32, ge=4, description="degradation estimation U-Net: channels at full resolution")
     unet_depth: int = Field(4, ge=1, le=6)
     generator_width: int = Field(64, ge=4, description="rain generator: channels")
@@ -60,7 +64,9 @@ class MethodConfig(Section):
     correction_weight: float = Field(
         0.0, ge=0, description="ours: L1 that keeps G near the plain transplant of the rain it was given"
     )
-    adversarial_every: int = Field(1, ge=1, description="ours: steps between updates of G, the U-Net and D")
+    adversarial_every: int = Field(
+        1, ge=1, description="ours: steps between updates of G, the U-Net and D (cyclegan: each step)"
+    )
     rain_prior: Literal["none", "achromatic"] = Field(
         "none", description="ours: F keeps only light that is added to all channels alike"
     )
@@ -71,3 +77,10 @@ class MethodConfig(Section):
     clean_share: float = Field(
         0.0, ge=0, lt=1, description="ours: share of pseudo-pairs that are a clean crop itself (do no harm)"
     )
+    csud: CsudConfig = CsudConfig()
+    cyclegan: CycleganConfig = CycleganConfig()
+
+    @property
+    def others(self) -> set[str]:
+        """The sections of methods that are not in use: they change no result."""
+        return (set(get_args(MethodName)) - {self.name}) & set(type(self).model_fields)

@@ -71,7 +71,8 @@ class Config(Section):
     def digest(self, *sections: str) -> str:
         """First 16 hex digits of the SHA-256 of the named sections (default: all but `preset`)."""
         names = sections or tuple(name for name in type(self).model_fields if name != "preset")
-        return digest_of({name: getattr(self, name).model_dump(mode="json", exclude=self.WORKERS) for name in names})
+        unused = self.WORKERS | self.method.others
+        return digest_of({name: getattr(self, name).model_dump(mode="json", exclude=unused) for name in names})
 
     def flat(self) -> dict[str, Any]:
         """`{"training.steps": 1000, ...}`: stable names for tracking."""

@@ -15,7 +15,7 @@ from rgsud_lib.config import Config
 from rgsud_lib.data.rain import rain_layers
 from rgsud_lib.data.sampling import Stream, cut, draw_crops, stream
 from rgsud_lib.distributed import part
-from rgsud_lib.methods.rgsud import Batch
+from rgsud_lib.methods.batch import Batch
 from rgsud_lib.rewards.pool import RewardPool
 
 if TYPE_CHECKING:

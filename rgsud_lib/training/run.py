@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from rgsud_lib.config import Config
@@ -126,8 +127,16 @@ def _follow(trainer: Trainer, reinforced: Path) -> None:
 
 
 def _load_networks(trainer: Trainer, folder: Path) -> None:
+    path, name = folder / "networks.safetensors", trainer.config.method.name
+    with safe_open(path, "pt") as file:
+        theirs = (file.metadata() or {}).get("method", "rgsud")  # the only one before the name was written down
+    if theirs != name:
+        raise BundleError(
+            f"the networks in {folder} are of method {theirs!r}, this configuration's is {name!r}; "
+            f"use --set method.name={theirs}, or train from the start"
+        )
     try:
-        trainer.method.load_state_dict(load_file(folder / "networks.safetensors"))
+        trainer.method.load_state_dict(load_file(path))
         trainer.ema.module.load_state_dict(load_file(folder / "derainer.safetensors"))
     except RuntimeError as error:
         raise BundleError(
@@ -149,6 +158,6 @@ def _finish(config: Config, trainer: Trainer) -> dict[str, Any]:
     folder = trainer.folder
     save_derainer(trainer.ema.module, config.derainer, folder / "derainer.safetensors")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trainer.method.state_dict().items()}
-    write_bytes(folder / "networks.safetensors", save(weights))
+    write_bytes(folder / "networks.safetensors", save(weights, {"method": config.method.name}))
     write_json(folder / "pool" / "index.json", trainer.pool.index())
     return {"validation_psnr_rgb": trainer.last_psnr, **trainer.pool.statistics()}

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def capture(trainer: Trainer) -> dict[str, Any]:
     """All that the next step depends on."""
     return {
-        "key": trainer.resume_key, "phase": trainer.phase_name, "step": trainer.step,
+        "key": trainer.resume_key, "method": trainer.config.method.name,
+        "phase": trainer.phase_name, "step": trainer.step,
         "skipped": trainer.skipped, "last_psnr": trainer.last_psnr, "flops": trainer.effort.flops,
         "networks": trainer.method.state_dict(),
         "ema": trainer.ema.module.state_dict(), "ema_updates": trainer.ema.updates,
@@ -23,7 +24,16 @@ def capture(trainer: Trainer) -> dict[str, Any]:
 
 
 def restore(trainer: Trainer, state: dict[str, Any]) -> None:
-    """Take over a state, but for the curves. Raises BundleError where another configuration or dataset made it."""
+    """Take over a state, but for the curves.
+
+    Raises BundleError where another method, configuration or dataset made it.
+    """
+    theirs, name = state.get("method", "rgsud"), trainer.config.method.name
+    if theirs != name:
+        raise BundleError(
+            f"the checkpoint in {trainer.folder} is of method {theirs!r}, this configuration's is {name!r}; "
+            f"use --set method.name={theirs}, or another --workdir"
+        )
     if state["key"] != trainer.resume_key:
         raise BundleError(
             f"the checkpoint in {trainer.folder} belongs to another configuration or dataset "

@@ -1,64 +1,54 @@
-"""What a step updates: the losses of each group of networks, in the order of the updates.
+"""What a step updates: the method's losses in its order, and around them what no method needs to know of.
 
-Each is computed after the update before it, so the discriminator judges what the updated networks are trained on.
+Self-reinforcement adds its loss to whatever trains the derainer; mixed precision is switched on while losses are
+computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rgsud_lib.config import ReinforcementConfig
 from rgsud_lib.losses import self_reinforced_loss
-from rgsud_lib.methods.rgsud import RGSUD, Batch
+from rgsud_lib.methods import Batch, Method, Updates
+from rgsud_lib.training.phase import Phase
 
-Losses = Iterator[tuple[str, dict[str, Tensor]]]
 
-
-def make_optimizers(method: RGSUD, learning_rate: float, betas: tuple[float, float]) -> dict[str, torch.optim.Adam]:
-    """An optimiser for each group of networks."""
-    groups = {
-        "derainer": list(method.derainer.parameters()),
-        "generator": [*method.generator.parameters(), *method.unet.parameters()],
-        "discriminator": list(method.discriminator.parameters()),
-    }
+def make_optimizers(method: Method, learning_rate: float, betas: tuple[float, float]) -> dict[str, torch.optim.Adam]:
+    """An optimiser for each group of the method's weights."""
     return {
         name: torch.optim.Adam(group, learning_rate, betas, fused=group[0].device.type == "cuda")
-        for name, group in groups.items()
+        for name, group in method.groups().items()
     }
 
 
-def warm_start_losses(method: RGSUD, batch: Batch, fabric: Any) -> Losses:
-    """Supervised on drawn rain: the derainer and, at the same time, the degradation U-Net."""
-    with fabric.autocast():
-        derain = method.reconstruction(method.derain(batch.drawn), batch.clean)
-        degradation = method.unet_loss(batch, batch.drawn)
-    yield "derainer", {"derain": derain}
-    yield "generator", {"degradation": degradation}
+def step_updates(
+    method: Method, batch: Batch, phase: Phase, adversarial: bool, reinforcement: ReinforcementConfig, fabric: Any
+) -> Updates:
+    """The updates of one step of a phase; each is computed when it is asked for, after the one before it was made."""
+    updates = method.warm_start(batch) if phase.name == "warm_start" else method.updates(batch, adversarial)
+    if phase.rewards:
+        updates = reinforced(method, batch, updates, reinforcement)
+    return _under_autocast(updates, fabric)
 
 
-def method_losses(
-    method: RGSUD, batch: Batch, fabric: Any, adversarial: bool, reinforcement: ReinforcementConfig | None
-) -> Losses:
-    """The derainer's, pulled by the rewards where `reinforcement` is given, then where due those of G, U-Net and D."""
-    with fabric.autocast():
-        out = method(batch, train_generator=adversarial)
-        losses = method.derainer_losses(batch, out)
-        if reinforcement:
-            losses["self_reinforced"] = reinforcement.weight * self_reinforced_loss(
-                out.restored, batch.reward, reinforcement.distance
-            )
-    yield "derainer", losses
-    if not adversarial:
-        return
-    method.discriminator.requires_grad_(False)
-    with fabric.autocast():
-        losses = method.generator_losses(batch, out)
-    yield "generator", losses
-    method.discriminator.requires_grad_(True)
-    with fabric.autocast():
-        losses = {"discriminator": method.discriminator_loss(batch, out)}
-    yield "discriminator", losses
+def reinforced(method: Method, batch: Batch, updates: Updates, settings: ReinforcementConfig) -> Updates:
+    """Self-reinforcement of any method: `weight * L_re(derain(O_r), B_rw)` joins the losses of group "derainer"."""
+    for update in updates:
+        if update.group == "derainer":
+            restored = method.derain(batch.rainy) if update.restored is None else update.restored
+            pull = settings.weight * self_reinforced_loss(restored, batch.reward, settings.distance)
+            update = update._replace(losses=update.losses | {"self_reinforced": pull})
+        yield update
+
+
+def _under_autocast(updates: Updates, fabric: Any) -> Updates:
+    """The same, computed in the configured precision; whoever makes the updates is outside of it."""
+    while True:
+        with fabric.autocast():
+            update = next(updates, None)
+        if update is None:
+            return
+        yield update

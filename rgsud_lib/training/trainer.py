@@ -31,7 +31,7 @@ from rgsud_lib.training.progress import Progress, log
 from rgsud_lib.training.recycling import Recycler
 from rgsud_lib.training.runtime import StopRequest
 from rgsud_lib.training.state import capture, restore
-from rgsud_lib.training.steps import make_optimizers, method_losses, warm_start_losses
+from rgsud_lib.training.steps import make_optimizers, step_updates
 from rgsud_lib.training.validation import Validator, save_grid
 
 MAX_SKIPPED = 20  # non-finite steps in a row before training gives up
@@ -132,17 +132,13 @@ class Trainer:
                 report_cost(phase.name, clock.scoring_share(), self.config.reward.budget)
 
     def _train_step(self, phase: Phase, batch: Any, rate: float) -> None:
-        """One update of the derainer and, when due, of G, the U-Net and D. Non-finite gradients reach no optimiser."""
+        """The updates that the method has for this step. Non-finite gradients reach no optimiser."""
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        if phase.name == "warm_start":
-            losses = warm_start_losses(self.method, batch, self.fabric)
-        else:
-            adversarial = self.step % self.config.method.adversarial_every == 0
-            reinforcement = self.config.reinforcement if phase.rewards else None
-            losses = method_losses(self.method, batch, self.fabric, adversarial, reinforcement)
-        finite = all([self._update(name, values) for name, values in losses])
+        adversarial = self.step % self.config.method.adversarial_every == 0
+        updates = step_updates(self.method, batch, phase, adversarial, self.config.reinforcement, self.fabric)
+        finite = all([self._update(update.group, update.losses) for update in updates])
         self.ema.update(self.method.derainer)
         self.skipped = 0 if finite else self.skipped + 1
         if not finite:

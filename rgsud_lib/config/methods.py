@@ -1,0 +1,40 @@
+"""Settings that only one of the methods has: a section of its own below `method`, named as the method is."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from rgsud_lib.config.section import Section
+
+MethodName = Literal["rgsud", "csud", "cyclegan"]
+
+
+class CsudConfig(Section):
+    """What CSUD has besides what it shares with RGSUD."""
+
+    reconstruction_weight: float = Field(
+        5.0, ge=0, description="self-reconstruction on G: a source without rain must add nothing (CSUD: 5)"
+    )
+    derainer_reconstruction_weight: float = Field(
+        0.5, ge=0, description="the same on the derainer: G finds no rain in what it restored (CSUD: 0.5)"
+    )
+    perceptual_weight: float = Field(0.0, ge=0, description="VGG19 perceptual loss (CSUD: 0.2); needs vgg_weights")
+    vgg_weights: str = Field("", description="torchvision's VGG19 weights, for example vgg19-dcbb9e9d.pth; a path")
+
+    @model_validator(mode="after")
+    def weights_are_named(self) -> CsudConfig:
+        if self.perceptual_weight and not self.vgg_weights:
+            raise ValueError(
+                f"method.csud.perceptual_weight={self.perceptual_weight} needs a VGG19: set method.csud.vgg_weights to "
+                "the path of torchvision's vgg19-dcbb9e9d.pth, or the weight to 0"
+            )
+        return self
+
+
+class CycleganConfig(Section):
+    """CycleGAN's weights, for images in [-1,1] as in its paper: ours are rescaled within its losses."""
+
+    cycle_weight: float = Field(10.0, ge=0, description="lambda of the cycle consistency (CycleGAN: 10)")
+    identity_weight: float = Field(5.0, ge=0, description="identity loss (CycleGAN: half of lambda)")
