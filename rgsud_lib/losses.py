@@ -73,6 +73,35 @@ def lsgan_discriminator_loss(discriminator: nn.Module, real: Tensor, fake: Tenso
     return (lsgan_loss(true, real=True) + lsgan_loss(false, real=False)) / 2
 
 
+def hinge_generator_loss(decisions: Tensor) -> Tensor:
+    """Hinge GAN (Lim and Ye, 2017), the generator's side: minus the mean decision on fakes."""
+    return -decisions.mean()
+
+
+def hinge_discriminator_loss(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """Half the sum of max(0, 1 - D(real)) and max(0, 1 + D(fake)); no gradient to the fakes."""
+    true, false = discriminator(torch.cat([real, fake.detach()])).chunk(2)
+    return (F.relu(1 - true).mean() + F.relu(1 + false).mean()) / 2
+
+
+def patch_nce_loss(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """PatchNCE (CUT, ECCV 2020, equation 3): which of an image's patches is this one? B x P x C of unit length each.
+
+    No gradient to the keys. In float32 also under autocast: the logits are many times larger than their differences.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        logits = queries.float() @ keys.detach().float().transpose(1, 2) / temperature
+        own = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[0], -1)
+        return F.cross_entropy(logits.flatten(0, 1), own.flatten())
+
+
+def frequency_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance of the Fourier transforms, scaled so as to keep the energy of the images (DCD-GAN)."""
+    with torch.autocast(output.device.type, enabled=False):
+        difference = torch.fft.fft2((output - target).float(), norm="ortho")
+    return (difference.real.square() + difference.imag.square()).mean()
+
+
 def achromatic_loss(difference: Tensor) -> Tensor:
     """Channel consistency of a rain layer: L1 between each two of its channels (CSUD, CVPR 2025)."""
     red, green, blue = difference.unbind(1)

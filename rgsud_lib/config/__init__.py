@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rgsud_lib.config.images import DataConfig, FanOutConfig, NewDataConfig
 from rgsud_lib.config.loading import load_config, parse_config
-from rgsud_lib.config.methods import CsudConfig, CycleganConfig
+from rgsud_lib.config.methods import CsudConfig, CycleganConfig, DcdganConfig
 from rgsud_lib.config.networks import DerainerConfig, MethodConfig
 from rgsud_lib.config.results import EvaluationConfig, ExportConfig, GateConfig
 from rgsud_lib.config.rewards import Candidate, ClipIqaConfig, CriticConfig, DaclipConfig, RewardConfig, ScorersConfig
@@ -25,6 +25,7 @@ __all__ = [
     "CycleganConfig",
     "DaclipConfig",
     "DataConfig",
+    "DcdganConfig",
     "DerainerConfig",
     "EvaluationConfig",
     "ExportConfig",

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from rgsud_lib.config.section import Section
 
-MethodName = Literal["rgsud", "csud", "cyclegan"]
+MethodName = Literal["rgsud", "csud", "cyclegan", "dcdgan"]
 
 
 class CsudConfig(Section):
@@ -38,3 +38,18 @@ class CycleganConfig(Section):
 
     cycle_weight: float = Field(10.0, ge=0, description="lambda of the cycle consistency (CycleGAN: 10)")
     identity_weight: float = Field(5.0, ge=0, description="identity loss (CycleGAN: half of lambda)")
+
+
+class DcdganConfig(Section):
+    """DCD-GAN's weights are its released code's; what that leaves out of its paper is off."""
+
+    contrast_weight: float = Field(2.0, ge=0, description="PatchNCE, mean of both directions (released code: 2)")
+    identity_weight: float = Field(
+        1.0, ge=0, description="identity loss, mean of both directions, on the paper's [-1,1] scale (released code: 1)"
+    )
+    cycle_weight: float = Field(0.0, ge=0, description="L1 cycle consistency, sum of both directions, on that scale")
+    frequency_weight: float = Field(0.0, ge=0, description="cycle consistency in the Fourier domain")
+    temperature: float = Field(0.07, gt=0, description="of PatchNCE")
+    encoder_width: int = Field(64, ge=4, description="encoders of patches: channels at half resolution")
+    features: int = Field(256, ge=4, description="length of a patch's feature vector")
+    patches: int = Field(256, ge=2, description="patches contrasted in each image and level, at most")

@@ -6,13 +6,14 @@ from rgsud_lib.config import Config
 from rgsud_lib.methods.batch import Batch
 from rgsud_lib.methods.csud import CSUD
 from rgsud_lib.methods.cyclegan import CycleGAN
+from rgsud_lib.methods.dcdgan import DCDGAN
 from rgsud_lib.methods.method import Method, Update, Updates
 from rgsud_lib.methods.rgsud import RGSUD
 
 __all__ = ["METHODS", "Batch", "Method", "Update", "Updates", "build_method"]
 
 # Their names in the configuration: `config/methods.py`.
-METHODS: dict[str, type[Method]] = {"rgsud": RGSUD, "csud": CSUD, "cyclegan": CycleGAN}
+METHODS: dict[str, type[Method]] = {"rgsud": RGSUD, "csud": CSUD, "cyclegan": CycleGAN, "dcdgan": DCDGAN}
 
 
 def build_method(config: Config) -> Method:

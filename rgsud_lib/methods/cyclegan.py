@@ -17,6 +17,8 @@ them in every step. Pseudo-pairs, and with them drawn rain after the warm start,
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,6 +36,9 @@ RANGE = 2.0
 class CycleGAN(Method):
     """Two generators, one of which is the derainer, and two discriminators."""
 
+    # The two sides of the adversarial game, of one discriminator (section 4).
+    fooling, telling_apart = staticmethod(partial(lsgan_loss, real=True)), staticmethod(lsgan_discriminator_loss)
+
     def __init__(self, config: Config):
         super().__init__(config)
         self.own = self.config.cyclegan
@@ -48,22 +53,26 @@ class CycleGAN(Method):
         }
 
     def updates(self, batch: Batch, adversarial: bool) -> Updates:
-        """L(G, F, D_X, D_Y), equation 3, in two updates; `adversarial` changes nothing: all losses are due always."""
+        """The generators' and the discriminators'; `adversarial` changes nothing: all losses are due always."""
         restored, pseudo_rainy = self.derain(batch.rainy), self.generator(batch.clean)
+        yield Update("derainer", self.generator_losses(batch, restored, pseudo_rainy), restored)
+        yield Update("discriminator", {"discriminator": self.discriminator_loss(batch, restored, pseudo_rainy)})
+
+    def generator_losses(self, batch: Batch, restored: Tensor, pseudo_rainy: Tensor) -> dict[str, Tensor]:
+        """L(G, F, D_X, D_Y), equation 3, and the identity loss."""
         losses = {
             "adversarial": self.adversarial_loss(restored, pseudo_rainy),
             "cycle": self.cycle_loss(batch, restored, pseudo_rainy),
         }
         if self.own.identity_weight:
             losses["identity"] = self.identity_loss(batch)
-        yield Update("derainer", losses, restored)
-        yield Update("discriminator", {"discriminator": self.discriminator_loss(batch, restored, pseudo_rainy)})
+        return losses
 
     def adversarial_loss(self, restored: Tensor, pseudo_rainy: Tensor) -> Tensor:
         """The generators' part of equation 1, (D_Y(G(x)) - 1)^2 and (D_X(F(y)) - 1)^2 (section 4)."""
         with frozen(self.clean_discriminator, self.rain_discriminator):
-            clean = lsgan_loss(self.clean_discriminator(restored), real=True)
-            rain = lsgan_loss(self.rain_discriminator(pseudo_rainy), real=True)
+            clean = self.fooling(self.clean_discriminator(restored))
+            rain = self.fooling(self.rain_discriminator(pseudo_rainy))
         return self.config.adversarial_weight * (clean + rain)
 
     def cycle_loss(self, batch: Batch, restored: Tensor, pseudo_rainy: Tensor) -> Tensor:
@@ -78,5 +87,5 @@ class CycleGAN(Method):
 
     def discriminator_loss(self, batch: Batch, restored: Tensor, pseudo_rainy: Tensor) -> Tensor:
         """D(real) towards 1 and D(fake) towards 0, halved (section 4), for D_Y and D_X."""
-        clean = lsgan_discriminator_loss(self.clean_discriminator, batch.clean, restored)
-        return clean + lsgan_discriminator_loss(self.rain_discriminator, batch.rainy, pseudo_rainy)
+        clean = self.telling_apart(self.clean_discriminator, batch.clean, restored)
+        return clean + self.telling_apart(self.rain_discriminator, batch.rainy, pseudo_rainy)

@@ -17,6 +17,7 @@ SMALL = """
 derainer.width=4 derainer.encoder=[1] derainer.middle=1 derainer.decoder=[1]
 method.unet_width=4 method.unet_depth=1 method.generator_width=4 method.generator_blocks=1
 method.discriminator_width=4 method.discriminator_layers=1
+method.dcdgan.encoder_width=4 method.dcdgan.features=8 method.dcdgan.patches=16
 """
 
 

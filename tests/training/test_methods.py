@@ -19,6 +19,7 @@ from .test_run import Killed, contents, kill_at, recycle, reinforce
 
 SHORT = """
 warm_start.steps=2 training.steps=4 reinforcement.steps=4 training.checkpoint_every=2 training.validate_every=4
+method.dcdgan.encoder_width=4 method.dcdgan.features=8
 """
 OTHERS = sorted(set(METHODS) - {"rgsud"})  # test_run.py is about RGSUD
 
@@ -55,13 +56,16 @@ def test_killed_and_resumed_equals_undisturbed(trained, dataset, tmp_path, monke
     assert contents(reinforce(config, dataset, recycled, tmp_path / "2")) == contents(reinforced)
 
 
-def test_without_rewards_stage_2_goes_on_as_stage_1(trained, dataset, tmp_path):
+@pytest.mark.parametrize("trained", ["csud"], indirect=True)
+@pytest.mark.parametrize("source", ["last", "none"])
+def test_the_controls_of_self_reinforcement(source, trained, dataset, tmp_path):
     config, recycled, _ = trained
-    config = configured(config.method.name, "reinforcement.source=none")
+    config = configured(config.method.name, f"reinforcement.source={source}")
     rows = read_log(reinforce(config, dataset, recycled, tmp_path) / "log.jsonl")
-    assert rows and all("loss/self_reinforced" not in row for row in rows)
+    assert rows and all(("loss/self_reinforced" in row) == (source == "last") for row in rows)
 
 
+@pytest.mark.parametrize("trained", ["csud"], indirect=True)
 def test_networks_of_another_method_are_refused_by_name(trained, dataset, tmp_path):
     config, recycled, _ = trained
     with pytest.raises(BundleError, match=f"of method '{config.method.name}', this configuration's is 'rgsud'"):
