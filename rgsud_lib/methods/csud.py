@@ -9,8 +9,9 @@
 | d         | difference      | B_u - O_u1, the same in all channels: rain has no colour |
 
 It has no degradation U-Net: G reads the rain off the image itself. So rewards turn no switch in it, and
-self-reinforcement only pulls its derainer. Open in what is published: what the perceptual loss compares (here B_u1
-and B_u, at relu3_3), who gets whose gradients (here as in RGSUD, and as each loss says).
+self-reinforcement only pulls its derainer. Chosen here, where our sources are silent: what the perceptual loss
+compares (B_u1 and B_u, at relu3_3), who gets
+whose gradients (as in RGSUD, and as each loss says).
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@
 | D_Y, D_X | clean_discriminator, rain_discriminator | PatchGANs with least squares (section 4) |
 
 The networks are ours in size and kind (`networks/`): full resolution, identity at the start, high-pass in D. There
-is no buffer of older fakes for the discriminators (section 4): it would be a state between steps, and the
-networks start at the identity, near which training is stable. G and F are updated together, then D_X and D_Y; all of
-them in every step. Pseudo-pairs, and with them drawn rain after the warm start, are not its way.
+is no buffer of older fakes for the discriminators (section 4): it would be one more state to save and to share
+between processes. G and F are updated together, then D_X and D_Y; all of them in every step. It has no pseudo-pairs
+in which drawn rain could be replayed after the warm start.
 """
 
 from __future__ import annotations

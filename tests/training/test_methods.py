@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from rgsud_lib.bundle import seal
 from rgsud_lib.config import Config, load_config
 from rgsud_lib.errors import BundleError
 from rgsud_lib.methods import METHODS
 from rgsud_lib.training.curves import read_log
+from rgsud_lib.training.run import _load_networks as load_networks
 from rgsud_lib.training.trainer import Trainer
 
 from .conftest import TINY
@@ -70,6 +74,12 @@ def test_networks_of_another_method_are_refused_by_name(trained, dataset, tmp_pa
     config, recycled, _ = trained
     with pytest.raises(BundleError, match=f"of method '{config.method.name}', this configuration's is 'rgsud'"):
         reinforce(configured("rgsud"), dataset, recycled, tmp_path)
+
+
+def test_networks_from_before_methods_had_names_are_rgsuds(tmp_path):
+    save_file({"weight": torch.zeros(1)}, tmp_path / "networks.safetensors")
+    with pytest.raises(BundleError, match="of method 'rgsud', this configuration's is 'csud'"):
+        load_networks(SimpleNamespace(config=configured("csud")), tmp_path)
 
 
 def test_a_checkpoint_of_another_method_is_refused_by_name(dataset, tmp_path, monkeypatch):
