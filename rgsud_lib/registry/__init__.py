@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlparse
 
 from rgsud_lib.errors import RegistryError
 from rgsud_lib.storage.remote import cache_folder
+from rgsud_lib.tracking.address import shown
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -41,14 +42,14 @@ def unavailable() -> str:
 
 @contextmanager
 def explained(address: str) -> Iterator[None]:
-    """Turn what MLflow raises into a RegistryError."""
+    """Turn what MLflow raises into a RegistryError, which is without passwords."""
     from rgsud_lib.tracking import mlflow_store
 
     try:
         yield
     except mlflow_store.failures() as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise RegistryError(f"the model registry at {address} failed: {first[:300]}") from error
+        first = next(iter(shown(str(error)).strip().splitlines()), type(error).__name__)
+        raise RegistryError(f"the model registry at {shown(address)} failed: {first[:300]}") from error
 
 
 class Registry:
@@ -71,7 +72,8 @@ class Registry:
 
     @property
     def address(self) -> str:
-        return str(self.client.tracking_uri)
+        """To be shown: without user and password."""
+        return shown(str(self.client.tracking_uri))
 
     def versions(self, name: str = NAME) -> list[ModelVersion]:
         """All versions of a registered model, newest first; none where it does not exist."""
@@ -179,9 +181,9 @@ class Registry:
             from mlflow.artifacts import download_artifacts
 
             cache.mkdir(parents=True, exist_ok=True)
-            uri = f"models:/{NAME}/{version.version}/{WEIGHTS}"
+            uri, store = f"models:/{NAME}/{version.version}/{WEIGHTS}", self.client.tracking_uri
             with tempfile.TemporaryDirectory(dir=cache) as folder, explained(self.address):
-                got = download_artifacts(uri, dst_path=folder, tracking_uri=self.address, registry_uri=self.address)
+                got = download_artifacts(uri, dst_path=folder, tracking_uri=store, registry_uri=store)
                 os.replace(got, file)
         return file
 

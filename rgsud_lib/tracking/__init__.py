@@ -26,6 +26,7 @@ from rgsud_lib.config import Config, digest_of
 from rgsud_lib.errors import Preempted
 from rgsud_lib.storage.listing import canonical
 from rgsud_lib.task import LAUNCHER
+from rgsud_lib.tracking.address import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -313,4 +314,6 @@ def _device(config: Config) -> str:
 
 
 def first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+    """What an error is, without the passwords of addresses that it names."""
+    lines = shown(str(error)).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

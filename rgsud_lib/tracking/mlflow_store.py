@@ -27,6 +27,7 @@ from mlflow.tracking import MlflowClient
 
 from rgsud_lib.storage.listing import canonical
 from rgsud_lib.storage.remote import local_root
+from rgsud_lib.tracking.address import shown
 
 EXPERIMENT = "rgsud"
 RUN_KEY, STAGE_KEY, STAGE, WORKDIR = "rgsud.run_key", "rgsud.stage_key", "rgsud.stage", "rgsud.workdir"
@@ -173,7 +174,8 @@ def _given_run(client: MlflowClient) -> Run | None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        logger.warning("MLFLOW_RUN_ID=%s is unknown to %s; a run of our own is used", run_id, client.tracking_uri)
+        address = shown(client.tracking_uri)
+        logger.warning("MLFLOW_RUN_ID=%s is unknown to %s; a run of our own is used", run_id, address)
         return None
 
 
