@@ -18,7 +18,7 @@ from rgsud_lib.errors import RegistryError
 from rgsud_lib.evaluation.gate import Verdict, decide, hold
 from rgsud_lib.files import write_bytes, write_json
 from rgsud_lib.registry import CHAMPION, WEIGHTS, Registry
-from rgsud_lib.registry.promotion_log import NONE, promote, settle
+from rgsud_lib.registry.promotion_log import NONE, promote, rolled_back, settle
 from rgsud_lib.storage.remote import local_root, open_anywhere, pulled
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def promotion_gate(config: Config, dataset: Path | str, exported: Path | str, wo
 def promote_exported(exported: Path | str, workdir: Path | str) -> None:
     """Make the export's version the champion, as its gate decided.
 
-    Raises RegistryError: not registered, not passed, or the champion is another than the gate compared with.
+    Raises RegistryError: not registered, not passed, rolled back since, or the champion is another than the gate
+    compared with.
     """
     bundle = open_anywhere(exported, "export")
     registry = Registry.open(workdir)
@@ -69,6 +70,8 @@ def promote_exported(exported: Path | str, workdir: Path | str) -> None:
     if version is None or version.tags.get(DECISION) != "promote":
         state = "was never registered" if version is None else f"has the verdict {version.tags.get(DECISION)!r}"
         raise RegistryError(f"the export {bundle.digest} {state} at {registry.address}; run the promotion gate first")
+    if words := rolled_back(registry, str(version.version)):
+        raise RegistryError(f"version {version.version} at {registry.address} {words}")
     details = {name: value for name, value in version.tags.items() if name in (REASONS, GATE_RUN)}
     promote(registry, str(version.version), version.tags[AGAINST], "passed the promotion gate", details)
     logger.info("promotion: version %s is the champion at %s", version.version, registry.address)
@@ -86,6 +89,10 @@ def _judge(config: Config, data: Dataset, bundle: Bundle, workdir: Path | str, r
     champion = registry.aliases().get(CHAMPION)
     if champion == str(version.version):
         return hold("new", f"version {champion} is the champion already")
+    if words := rolled_back(registry, str(version.version)):
+        verdict = hold("rolled back", f"version {version.version} {words}")
+        _record(registry, version, verdict, champion, run)
+        return verdict
     models = {"challenger": bundle.path / WEIGHTS}
     if champion is not None:
         models["champion"] = registry.fetch(registry.find(champion))
@@ -96,9 +103,16 @@ def _judge(config: Config, data: Dataset, bundle: Bundle, workdir: Path | str, r
     write_bytes(folder / "verdict.html", page.encode())
     run.log_artifact(folder / "verdict.html")
     run.log_metrics(_metrics(verdict))
+    _record(registry, version, verdict, champion, run)
+    return verdict
+
+
+def _record(
+    registry: Registry, version: ModelVersion, verdict: Verdict, champion: str | None, run: tracking.StageRun
+) -> None:
+    """The verdict as tags of the version."""
     tags = {DECISION: verdict.decision, AGAINST: champion or NONE, GATE_RUN: run.run_id or ""}
     registry.set_tags(str(version.version), tags | {REASONS: "; ".join(verdict.reasons)[:REASONS_LENGTH]})
-    return verdict
 
 
 def _register(registry: Registry, config: Config, bundle: Bundle, run: tracking.StageRun) -> ModelVersion:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LOG = "rgsud-promotions"
 ABOUT = f"The record of promotions of `{NAME}`: one version each, who, when, why, instead of what. Do not edit."
 AFTER, DONE = "rgsud.after", "rgsud.done"
-VERSION, REPLACES = "rgsud.promoted_version", "rgsud.replaces"
+VERSION, REPLACES, ROLLBACK = "rgsud.promoted_version", "rgsud.replaces", "rgsud.rollback"
 NONE = "none"  # the champion where there is none
 
 
@@ -54,13 +54,28 @@ def promote(registry: Registry, version: str, expected: str, why: str, details: 
 
 
 def rollback(registry: Registry, why: str) -> str:
-    """Make `previous` the champion again, the champion `previous`; returns its version. Raises RegistryError."""
+    """Make `previous` the champion again, the champion `previous`; returns its version. Raises RegistryError.
+
+    No gate makes the replaced version the champion again, see `rolled_back`.
+    """
     settle(registry)
     aliases = registry.aliases()
     if PREVIOUS not in aliases:
         raise RegistryError(f"{NAME} has no version with the alias {PREVIOUS!r}: nothing was replaced yet")
-    promote(registry, aliases[PREVIOUS], aliases.get(CHAMPION, NONE), why)
+    promote(registry, aliases[PREVIOUS], aliases.get(CHAMPION, NONE), why, {ROLLBACK: "true"})
     return aliases[PREVIOUS]
+
+
+def rolled_back(registry: Registry, version: str) -> str:
+    """Who took `version` back through `rollback`, when and why; empty where nobody did, or it was promoted since."""
+    for record in records(registry):
+        tags = record.tags
+        if tags[VERSION] == version:
+            return ""
+        if tags[REPLACES] == version and ROLLBACK in tags:
+            by, when, why = (tags[f"rgsud.promoted_{name}"] for name in ("by", "at", "why"))
+            return f"was rolled back by {by} on {when} ({why}): promote it by hand (`rgsud registry promote {version}`)"
+    return ""
 
 
 def settle(registry: Registry) -> int:
@@ -91,7 +106,7 @@ def _counts(record: ModelVersion) -> bool:
 
 def _apply(registry: Registry, record: ModelVersion) -> None:
     version, replaced, client = record.tags[VERSION], record.tags[REPLACES], registry.client
-    shown = {name: value for name, value in record.tags.items() if name not in (AFTER, DONE, VERSION)}
+    shown = {name: value for name, value in record.tags.items() if name not in (AFTER, DONE, VERSION, ROLLBACK)}
     registry.set_tags(version, shown | {"rgsud.promotion": str(record.version)})
     with explained(registry.address):
         if replaced != NONE:

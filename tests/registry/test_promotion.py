@@ -66,6 +66,30 @@ def test_first_better_worse_and_back(config, gate_dataset: Path, make_export, wo
     assert tags(workdir, "champion")["rgsud.promoted_why"] == "darkens"
 
 
+def test_what_was_rolled_back_stays_so_until_it_is_promoted_by_hand(
+    config, gate_dataset: Path, make_export, workdir: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("RGSUD_USER", "ada")
+    weak, good = make_export(0.010), make_export(0.024)
+    for export in (weak, good):
+        assert promotion.promotion_gate(config, gate_dataset, export, workdir) == "promote"
+        promotion.promote_exported(export, workdir)
+    registry = Registry.open(workdir)
+    rollback(registry, "darkens")
+    with pytest.raises(RegistryError, match="version 2 at sqlite.* was rolled back by ada"):
+        promotion.promote_exported(good, workdir)  # a task that is repeated, without its gate
+    assert promotion.promotion_gate(config, gate_dataset, good, workdir) == "hold"  # the same training again
+    assert re.fullmatch(
+        r"version 2 was rolled back by ada on \S+ \(darkens\): promote it by hand \(`rgsud registry promote 2`\)",
+        tags(workdir, "2")["rgsud.gate_reasons"],
+    )
+    with pytest.raises(RegistryError, match="has the verdict 'hold'"):
+        promotion.promote_exported(good, workdir)
+    assert registry.aliases()["champion"] == "1"
+    promote(registry, "2", "1", "it was the camera")
+    assert registry.aliases() == {"champion": "2", "previous": "1"}
+
+
 def test_a_version_is_linked_to_its_model_and_run_and_says_what_it_was_made_from(
     config, gate_dataset: Path, make_export, workdir: Path
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from rgsud_lib.errors import RegistryError
 from rgsud_lib.registry import NAME, Registry, promotion_log
-from rgsud_lib.registry.promotion_log import promote, records, rollback, settle
+from rgsud_lib.registry.promotion_log import promote, records, rollback, rolled_back, settle
 
 
 @pytest.fixture
@@ -101,6 +101,19 @@ def test_rollback_swaps_and_each_step_is_a_record(registry: Registry) -> None:
     log = [(record.tags["rgsud.replaces"], record.tags["rgsud.promoted_version"], record.description)
            for record in records(registry)]  # fmt: skip
     assert log == [("1", "2", "d"), ("2", "1", "c"), ("1", "2", "b"), ("none", "1", "a")]
+    assert "rgsud.rollback" not in registry.find("2").tags
+
+
+def test_who_rolled_a_version_back_is_known_until_it_is_promoted_again(registry: Registry) -> None:
+    promote(registry, "1", "none", "a")
+    promote(registry, "2", "1", "b")
+    assert rolled_back(registry, "1") == rolled_back(registry, "2") == "", "replaced by a better one"
+    rollback(registry, "c")
+    promote(registry, "3", "1", "d")
+    assert "(c): promote it by hand" in rolled_back(registry, "2") and rolled_back(registry, "1") == ""
+    promote(registry, "2", "3", "e")
+    promote(registry, "3", "2", "f")
+    assert rolled_back(registry, "2") == ""
 
 
 def test_a_champion_set_by_hand_is_respected(registry: Registry) -> None:
