@@ -21,6 +21,7 @@ from rgsud_lib.errors import ConfigError, RgsudError
 from rgsud_lib.stages import INPUTS, PARTS, STAGES, Place, place_of, prepare_inputs, stage_key
 from rgsud_lib.storage.remote import find
 from rgsud_lib.storage.s3 import is_remote
+from rgsud_lib.tracking.leftovers import adopt_children
 from rgsud_lib.tracking.run_report import EARLIER, StageRecord, markdown, report, run_status
 
 if TYPE_CHECKING:
@@ -76,11 +77,12 @@ class _Ending:
         client = mlflow_store.connect(self.workdir)
         key, name = tracking.run_key(self.config, self.workdir), tracking.parent_name(self.config)
         parent, owned = mlflow_store.open_parent(client, self.workdir, key, name)
+        duplicates = adopt_children(client, self.workdir, key, parent) if owned else []
         self._client = client
         self._children = mlflow_store.stage_runs(client, self.workdir, mlflow_store.PARENT, parent)
         document = self.report()
-        if owned:  # before the report, which S3 may refuse
-            client.set_terminated(parent, document["status"])
+        for run_id in [parent, *duplicates] if owned else []:  # before the report, which S3 may refuse
+            client.set_terminated(run_id, document["status"])
         if not client.get_run(parent).data.params:
             tracking.describe(client, parent, self.config)
         for run in self._children:

@@ -127,6 +127,11 @@ def open_parent(client: MlflowClient, workdir: Path | str, run_key: str, name: s
         return _parent(client, find_experiment(client, workdir), _given_run(client), run_key, name)
 
 
+def parents(client: MlflowClient, workdir: Path | str, run_key: str) -> list[str]:
+    """The ids of a pipeline run's parents, the one that counts first; others come of tasks that began at once."""
+    return [run.info.run_id for run in _tagged(client, find_experiment(client, workdir), RUN_KEY, run_key)]
+
+
 def stage_runs(client: MlflowClient, workdir: Path | str, tag: str, value: str) -> list[Run]:
     """The stages' runs with this tag, the oldest first: PARENT gives a pipeline's, STAGE_KEY a result's."""
     runs = _tagged(client, find_experiment(client, workdir), tag, value)
@@ -193,7 +198,9 @@ def _parent(client: MlflowClient, experiment: str, given: Run | None, run_key: s
         client.update_run(found[0].info.run_id, status="RUNNING")
         return found[0].info.run_id, True
     tags = {RUN_KEY: _quotable(run_key), "mlflow.source.name": "rgsud"}
-    return client.create_run(experiment, run_name=name, tags=tags).info.run_id, True
+    created = client.create_run(experiment, run_name=name, tags=tags)
+    first, *_ = [*_tagged(client, experiment, RUN_KEY, run_key), created]  # the lock is this machine's: others look too
+    return first.info.run_id, True
 
 
 def _tagged(client: MlflowClient, experiment: str, tag: str, value: str) -> list[Run]:

@@ -162,6 +162,38 @@ def test_a_stage_that_ended_without_a_word_does_not_run_forever(workdir, config,
     assert by_stage(document)["prepare"]["status"] == parents(workdir)[0].info.status == "FAILED"
 
 
+def part(workdir: Path, key: str, parent: str, status: str) -> str:
+    """A shard's run as a task on another machine leaves it, under a parent of its own; returns its id."""
+    store = client(workdir)
+    experiment = store.get_experiment_by_name("rgsud").experiment_id
+    own = {"rgsud.stage": "check", "rgsud.stage_key": key, "mlflow.parentRunId": parent}
+    run = store.create_run(experiment, tags=own).info.run_id
+    store.log_metric(run, "cost/seconds", 2.0)
+    store.set_terminated(run, status)
+    return run
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+def test_parents_that_were_opened_at_once_become_one(workdir, config, sources, status) -> None:
+    made = do_two(config, sources, workdir)
+    store, (first,) = client(workdir), parents(workdir)
+    twins = [
+        store.create_run(first.info.experiment_id, tags={"rgsud.run_key": "run-1"}).info.run_id for _ in range(2)
+    ]  # fmt: skip
+    other = store.create_run(first.info.experiment_id, tags={"rgsud.run_key": "run-0"}).info.run_id
+    part(workdir, "a", first.info.run_id, "FINISHED")
+    last = part(workdir, "b", twins[0], status)
+    document = finalize(config.model_dump_json(), sources, workdir, "SUCCEEDED")
+    rows = by_stage(document)
+    assert (rows["check"]["status"], rows["check"]["run_id"], rows["check"]["seconds"]) == (status, last, 4.0)
+    assert rows["recycle"]["bundle"] == made["recycle"]
+    assert store.get_run(last).data.tags["mlflow.parentRunId"] == first.info.run_id
+    for twin in map(store.get_run, twins):
+        assert (twin.info.status, twin.data.tags["rgsud.duplicate_of"]) == ("FINISHED", first.info.run_id)
+    assert store.get_run(other).info.status == "RUNNING"
+    assert "rgsud.duplicate_of" not in store.get_run(first.info.run_id).data.tags
+
+
 def test_seconds_add_up_over_attempts_and_pauses_cost_nothing(workdir, config, sources, monkeypatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(tracking.time, "time", lambda: clock[0])

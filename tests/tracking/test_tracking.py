@@ -347,3 +347,23 @@ def test_a_stage_in_s3_continues_its_run_elsewhere(workdir: Path, config: Config
         ids.append(run.run_id)
     assert ids[0] == ids[1]
     assert client(workdir).get_run(ids[0]).data.tags["rgsud.workdir"] == "s3://bucket/runs"
+
+
+def test_of_parents_that_two_machines_open_at_once_the_oldest_counts(workdir, config, monkeypatch) -> None:
+    from rgsud_lib.tracking import mlflow_store
+
+    with tracking.stage_run("prepare", config, workdir, "a"):
+        pass
+    original, looks = mlflow_store._tagged, []
+
+    def tagged(client: MlflowClient, experiment: str, tag: str, value: str) -> list:
+        looks.append(tag)
+        return [] if looks.count(mlflow_store.RUN_KEY) == 1 else original(client, experiment, tag, value)
+
+    monkeypatch.setattr(mlflow_store, "_tagged", tagged)
+    with tracking.stage_run("recycle", config, workdir, "b"):
+        pass
+    runs = client(workdir).search_runs(["1"], order_by=["attributes.start_time ASC"])
+    first, second = [run.info.run_id for run in runs if mlflow_store.RUN_KEY in run.data.tags]
+    assert [run.data.tags[mlflow_store.PARENT] for run in runs if mlflow_store.STAGE in run.data.tags] == [first] * 2
+    assert mlflow_store.parents(client(workdir), workdir, tracking.run_key(config, workdir)) == [first, second]
