@@ -265,8 +265,9 @@ def _stage(stage: str, config: Config, inputs: dict[str, str], workdir: Place, w
                 run.log_input(name, digest, source=str(workdir), context=stage)
             facts = work(folder, run)
             bundle = seal(folder, kind, config_digest, inputs, facts)
-            deliver()
+            # Before it is delivered: after a kill in between, the next attempt finds the bundle and opens no run.
             run.set_tags({"rgsud.bundle_digest": bundle.digest, "rgsud.bundle_path": place})
+            deliver()
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
     if is_remote(place):

@@ -11,17 +11,14 @@ import json
 import logging
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rgsud_lib import tracking
-from rgsud_lib.bundle import MARKER, parse_bundle
 from rgsud_lib.config import Config, parse_config
 from rgsud_lib.errors import ConfigError, RgsudError
-from rgsud_lib.stages import INPUTS, PARTS, STAGES, Place, place_of, prepare_inputs, stage_key
-from rgsud_lib.storage.remote import find
-from rgsud_lib.storage.s3 import is_remote
-from rgsud_lib.tracking.leftovers import adopt_children
+from rgsud_lib.stages import INPUTS, PARTS, STAGES, Place, prepare_inputs, stage_key
+from rgsud_lib.tracking.leftovers import adopt_children, sealed_digest, unsaid_bundle
+from rgsud_lib.tracking.mlflow_models import BUNDLE_DIGEST
 from rgsud_lib.tracking.run_report import EARLIER, StageRecord, markdown, report, run_status
 
 if TYPE_CHECKING:
@@ -69,6 +66,7 @@ class _Ending:
     def forget_runs(self) -> None:
         self._client: MlflowClient | None = None
         self._children: list[Run] = []
+        self._unsaid: dict[str, str] = {}  # by run: the bundle of a stage that could not say that it was done
 
     def close(self) -> dict[str, Any]:
         """Write the report into the pipeline's MLflow run and set its status where that is ours to set."""
@@ -80,14 +78,17 @@ class _Ending:
         duplicates = adopt_children(client, self.workdir, key, parent) if owned else []
         self._client = client
         self._children = mlflow_store.stage_runs(client, self.workdir, mlflow_store.PARENT, parent)
+        self._unsaid = {run.info.run_id: made for run in self._children if (made := self._made(run))}
         document = self.report()
         for run_id in [parent, *duplicates] if owned else []:  # before the report, which S3 may refuse
             client.set_terminated(run_id, document["status"])
         if not client.get_run(parent).data.params:
             tracking.describe(client, parent, self.config)
         for run in self._children:
-            if run.info.status == "RUNNING":
-                client.set_terminated(run.info.run_id, self._wordless)
+            if run.info.status != self._status(run):
+                client.set_terminated(run.info.run_id, self._status(run))
+        for run_id, digest in self._unsaid.items():
+            client.set_tag(run_id, BUNDLE_DIGEST, digest)
         _write(client, parent, document)
         return document
 
@@ -106,22 +107,34 @@ class _Ending:
         key = tracking.run_key(self.config, self.workdir)
         return report(run_status(self.state, records), key, self.message, records, self.notes)
 
-    @property
-    def _wordless(self) -> str:
-        """Status of a stage whose process ended without setting one."""
+    def _made(self, run: Run) -> str:
+        try:
+            return unsaid_bundle(run, self.workdir)
+        except RgsudError as error:
+            self.notes.append(f"whether {run.data.tags['rgsud.stage']} was done is not known: {error}")
+            return ""
+
+    def _status(self, run: Run) -> str:
+        """A run's status; of one whose process ended without setting it, how that must have been."""
+        if run.info.run_id in self._unsaid:
+            return "FINISHED"
+        if run.info.status != "RUNNING":
+            return str(run.info.status)
         return "KILLED" if self.state.startswith("CANCEL") else "FAILED"
 
     def _ours(self, stage: str, runs: list[Run]) -> StageRecord:
-        undone = [run for run in runs if run.info.status != "FINISHED"]
+        undone = [run for run in runs if self._status(run) != "FINISHED"]
         last = undone[-1] if stage in PARTS and undone else runs[-1]  # parts have a run each
+        made = self._unsaid.get(last.info.run_id) or last.data.tags.get(BUNDLE_DIGEST, "")
+        status = self._status(last)
         return StageRecord(
             stage,
-            status=self._wordless if last.info.status == "RUNNING" else last.info.status,
+            status=status,
             seconds=sum(_seconds(run) for run in runs),
             device=last.data.tags.get("rgsud.device", ""),
             gpus=int(last.data.tags.get("rgsud.gpus") or (last.data.tags.get("rgsud.device", "cpu") != "cpu")),
             run_id=last.info.run_id,
-            bundle="" if stage in PARTS else last.data.tags.get("rgsud.bundle_digest", ""),
+            bundle=made if status == "FINISHED" and stage not in PARTS else "",
             inputs={read.dataset.name: read.dataset.digest for read in last.inputs.dataset_inputs},
             decision=next((last.data.tags[tag] for tag in DECISIONS if tag in last.data.tags), ""),
         )
@@ -134,7 +147,7 @@ class _Ending:
                 return StageRecord(stage)
             key = stage_key(stage, self.config, inputs)
             run = self._made_by(key)
-            digest = run.data.tags.get("rgsud.bundle_digest", "") if run else self._sealed(stage, key)
+            digest = run.data.tags.get(BUNDLE_DIGEST, "") if run else sealed_digest(stage, key, self.workdir)
         except RgsudError as error:
             self.notes.append(f"whether there is an earlier result of {stage} is not known: {error}")
             return StageRecord(stage)
@@ -156,14 +169,6 @@ class _Ending:
             return None
         runs = mlflow_store.stage_runs(self._client, self.workdir, mlflow_store.STAGE_KEY, key)
         return next((run for run in runs if run.info.status == "FINISHED"), None)
-
-    def _sealed(self, stage: str, key: str) -> str:
-        place = place_of(stage, key, self.workdir)
-        if is_remote(place):
-            found = find(place)
-            return found.digest if found else ""
-        marker = Path(place) / MARKER
-        return parse_bundle(marker.read_bytes(), place).digest if marker.is_file() else ""
 
 
 def _seconds(run: Run) -> float:

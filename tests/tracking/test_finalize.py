@@ -194,6 +194,59 @@ def test_parents_that_were_opened_at_once_become_one(workdir, config, sources, s
     assert "rgsud.duplicate_of" not in store.get_run(first.info.run_id).data.tags
 
 
+@pytest.mark.parametrize("ending", [None, "KILLED"])
+def test_a_stage_that_was_stopped_right_after_its_work_is_done(workdir, config, sources, monkeypatch, ending) -> None:
+    """Killed without a word, or told to stop; the next attempt finds the bundle and opens no run."""
+    with monkeypatch.context() as patched:
+        close = tracking._MlflowRun.close
+        patched.setattr(tracking._MlflowRun, "close", lambda run, status: ending and close(run, ending))
+        made = do_two(config, sources, workdir)
+    assert do_two(config, sources, workdir) == made
+    rows = by_stage(finalize(config.model_dump_json(), sources, workdir, "SUCCEEDED"))
+    for stage, digest in made.items():
+        run = client(workdir).get_run(rows[stage]["run_id"])
+        assert rows[stage]["status"] == run.info.status == "FINISHED"
+        assert rows[stage]["bundle"] == run.data.tags["rgsud.bundle_digest"] == digest
+
+
+def test_a_stage_that_was_killed_before_it_sealed_or_delivered_is_not_done(workdir, config, sources) -> None:
+    run = tracking._MlflowRun("recycle", config, workdir, "k")
+    run.set_tags({"rgsud.bundle_digest": "kept on the lost machine"})
+    row = by_stage(finalize(config.model_dump_json(), sources, workdir, "FAILED"))["recycle"]
+    assert (row["status"], row["bundle"]) == ("FAILED", "")
+
+
+def test_a_part_whose_bundle_was_used_up_was_done(workdir, config, sources) -> None:
+    for key, tags in (("used", {"rgsud.bundle_digest": "d"}), ("lost", {})):
+        tracking._MlflowRun("check", config, workdir, key).set_tags(tags)
+    finalize(config.model_dump_json(), sources, workdir, "SUCCEEDED")
+    store = client(workdir)
+    found = store.search_runs([parents(workdir)[0].info.experiment_id], "tags.`rgsud.stage` = 'check'")
+    assert {run.data.tags["rgsud.stage_key"]: run.info.status for run in found} == {
+        "used": "FINISHED", "lost": "FAILED",
+    }  # fmt: skip
+
+
+def test_the_tags_are_set_before_the_bundle_is_delivered(workdir, config, monkeypatch) -> None:
+    seen: list[str] = []
+
+    def finish(place: str, kind: str, make: Any) -> str:
+        folder = workdir / "made"
+        folder.mkdir()
+
+        def deliver() -> None:
+            (run,) = client(workdir).search_runs(["1"], "tags.`rgsud.stage` = 'prepare'")
+            seen.append(run.data.tags["rgsud.bundle_digest"])
+
+        make(folder, deliver)
+        return place
+
+    monkeypatch.setattr(stages, "is_remote", lambda place: True)
+    monkeypatch.setattr(stages, "finish", finish)
+    stages._stage("prepare", config, {"sources": "s"}, workdir, lambda folder, run: {})
+    assert len(seen) == 1
+
+
 def test_seconds_add_up_over_attempts_and_pauses_cost_nothing(workdir, config, sources, monkeypatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(tracking.time, "time", lambda: clock[0])
