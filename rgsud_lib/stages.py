@@ -193,6 +193,14 @@ def prepare_inputs(config: Config, sources: str, workdir: Place) -> dict[str, st
     return _sources(sources, earlier_dataset(config, sources, workdir))
 
 
+def recycle_inputs(config: Config, dataset_digest: str, workdir: Place) -> dict[str, str]:
+    """What `recycle` is made from: the dataset and, where it follows an earlier model, stage 2 of that."""
+    from rgsud_lib.retraining.last_model import last_to_follow
+
+    last = last_to_follow(config, dataset_digest, workdir)
+    return {"dataset": dataset_digest} | ({"reinforced": last.reinforced.digest} if last else {})
+
+
 def stage_key(stage: str, config: Config, inputs: dict[str, str]) -> str:
     """What names a stage's result: digests of its sections of the configuration and of its inputs."""
     return digest_of({"config": config.digest(*KINDS[stage][1]), "inputs": inputs})

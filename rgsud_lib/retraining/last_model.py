@@ -73,16 +73,22 @@ def earlier_dataset(config: Config, sources: str, workdir: Place) -> LastModel |
     return next((model for model in last_models(workdir) if model.dataset.inputs.get("sources") != sources), None)
 
 
+def last_to_follow(config: Config, dataset_digest: str, workdir: Place) -> LastModel | None:
+    """The model that stage 1 on a dataset starts from: the last one trained on another; None: from the start."""
+    if not _follows(config):
+        return None
+    return next((model for model in last_models(workdir) if model.dataset.digest != dataset_digest), None)
+
+
 def model_to_follow(config: Config, dataset: Place, workdir: Place) -> Place | None:
-    """Stage 2 of the model that stage 1 starts from: the last one trained on another dataset; None: from the start.
+    """Stage 2 of `last_to_follow`, None where there is no such model.
 
     Raises BundleError where that model was trained on images which `dataset` holds back.
     """
-    keep = config.retraining
-    if not (keep.warm_start_from_champion or keep.reuse_pool):
+    if not _follows(config):
         return None
     data = open_anywhere(dataset, "dataset")
-    last = next((model for model in last_models(workdir) if model.dataset.digest != data.digest), None)
+    last = last_to_follow(config, data.digest, workdir)
     if last is None:
         return None
     seen = {image.id for image in last.manifest().all_records() if image.split == "train"}
@@ -93,6 +99,10 @@ def model_to_follow(config: Config, dataset: Place, workdir: Place) -> Place | N
             "prepare the dataset with --set retraining.keep_split=true"
         )
     return last.reinforced.path
+
+
+def _follows(config: Config) -> bool:
+    return config.retraining.warm_start_from_champion or config.retraining.reuse_pool
 
 
 def _exported(workdir: Place) -> Iterator[LastModel]:

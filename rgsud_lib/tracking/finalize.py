@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rgsud_lib import tracking
 from rgsud_lib.config import Config, parse_config
 from rgsud_lib.errors import ConfigError, RgsudError
-from rgsud_lib.stages import INPUTS, PARTS, STAGES, Place, prepare_inputs, stage_key
+from rgsud_lib.stages import INPUTS, PARTS, STAGES, Place, prepare_inputs, recycle_inputs, stage_key
 from rgsud_lib.tracking.leftovers import adopt_children, sealed_digest, unsaid_bundle
 from rgsud_lib.tracking.mlflow_models import BUNDLE_DIGEST
 from rgsud_lib.tracking.run_report import EARLIER, StageRecord, markdown, report, run_status
@@ -160,6 +160,8 @@ class _Ending:
 
         if stage == "prepare":
             return prepare_inputs(self.config, source_digest(*self.sources), self.workdir)
+        if stage == "recycle" and "dataset" in known:
+            return recycle_inputs(self.config, known["dataset"], self.workdir)
         return {name: known.get(name, "") for name in INPUTS[stage]}
 
     def _made_by(self, key: str) -> Run | None:

@@ -71,7 +71,7 @@ def do(stage: str, config: Config, inputs: dict[str, str], workdir: Path, error:
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
         if error is not None:
             raise error
-        (folder / "result").write_text(stage)
+        (folder / "result").write_text(f"{stage} of {inputs}")
         return {}
 
     folder = stages._stage(stage, config, inputs, workdir, work)
@@ -123,6 +123,25 @@ def test_a_second_cached_run_has_its_own_parent_with_links_to_what_it_took(workd
         assert second[stage]["status"] == "EARLIER" and second[stage]["bundle"] == digest
         assert second[stage]["run_id"] == first[stage]["run_id"] == parent.data.tags[f"rgsud.{stage}_run"]
     assert document["cost"] == {"cost/total_seconds": 0.0, "cost/gpu_seconds": 0.0}
+
+
+@pytest.mark.parametrize("setting", ["warm_start_from_champion", "reuse_pool"])
+def test_what_followed_a_model_is_found_again(workdir, sources, monkeypatch, setting: str) -> None:
+    from rgsud_lib.data.prepare import source_digest
+
+    config = load_config("demo", ["retraining.keep_split=true", f"retraining.{setting}=true"])
+    earlier = do("prepare", config, {"sources": "other images"}, workdir)
+    last = do("reinforce", config, {"dataset": earlier}, workdir)
+    do("export", config, {"dataset": earlier, "reinforced": last}, workdir)
+    dataset = do("prepare", config, {"sources": source_digest(*sources), "earlier": earlier}, workdir)
+    recycled = do("recycle", config, {"dataset": dataset, "reinforced": last}, workdir)
+    reinforced = do("reinforce", config, {"dataset": dataset, "recycled": recycled}, workdir)
+    monkeypatch.setenv("KFP_RUN_ID", "run-2")
+    document = finalize(config.model_dump_json(), sources, workdir, "SUCCEEDED")
+    rows = by_stage(document)
+    assert {rows[stage]["status"] for stage in ("prepare", "recycle", "reinforce")} == {"EARLIER"}, document["notes"]
+    assert (rows["recycle"]["bundle"], rows["reinforce"]["bundle"]) == (recycled, reinforced)
+    assert rows["recycle"]["inputs"] == {"dataset": dataset, "reinforced": last}
 
 
 def test_where_nothing_was_started_the_run_is_there_and_failed(workdir, config, sources) -> None:
