@@ -37,7 +37,6 @@ PARAMS = 100  # parameters, likewise
 PARAM_LENGTH = 6000
 # How MLflow names a slider's pictures.
 IMAGE_FILE = re.compile(r"(?P<key>.+)\+step\+(?P<step>\d+)\+timestamp\+.+compressed\.webp")
-SECONDS = "cost/seconds"  # spent on the stage, over all attempts
 REFUSED = re.compile(r"[^\w\-. :/]")  # what MLflow takes in no metric's name, such as the + of an ensemble
 logger = logging.getLogger("rgsud")
 
@@ -196,7 +195,7 @@ class _MlflowRun(StageRun):
 
     def _read_progress(self) -> None:
         metrics = self._client.get_run(self.run_id).data.metrics
-        self._spent_before = metrics.get(SECONDS, 0.0)
+        self._spent_before = metrics.get(self._store.SECONDS, 0.0)
         for name in metrics:
             if not name.startswith("system/"):
                 history = self._client.get_metric_history(self.run_id, name)
@@ -257,7 +256,7 @@ class _MlflowRun(StageRun):
 
     def _close(self, status: str, now: float) -> None:
         spent = self._spent_before + now - self._began
-        self._log_batch(self.run_id, _metrics([{"step": 0, SECONDS: spent}], int(now * 1000)))
+        self._log_batch(self.run_id, _metrics([{"step": 0, self._store.SECONDS: spent}], int(now * 1000)))
         self._client.set_terminated(self.run_id, status)
         if self._ids.owns_parent and (status != "FINISHED" or not finalized_later()):
             self._client.set_terminated(self._ids.parent, status)

@@ -174,9 +174,15 @@ class _Ending:
 
 
 def _seconds(run: Run) -> float:
-    """Spent on a stage, over all attempts; of a process that ended without a word, as long as it lasted at most."""
+    """What this pipeline run spent on a stage, over its attempts.
+
+    Of a process that ended without a word, as long as it lasted at most.
+    """
+    from rgsud_lib.tracking import mlflow_store
+
     lasted = (run.info.end_time or int(time.time() * 1000)) - run.info.start_time
-    return run.data.metrics.get(tracking.SECONDS, lasted / 1000)
+    spent = run.data.metrics.get(mlflow_store.SECONDS, lasted / 1000)
+    return spent - float(run.data.tags.get(mlflow_store.SECONDS_BEFORE, 0.0))
 
 
 def _write(client: MlflowClient, parent: str, document: dict[str, Any]) -> None:

@@ -32,6 +32,8 @@ from rgsud_lib.tracking.address import shown
 EXPERIMENT = "rgsud"
 RUN_KEY, STAGE_KEY, STAGE, WORKDIR = "rgsud.run_key", "rgsud.stage_key", "rgsud.stage", "rgsud.workdir"
 PARENT = "mlflow.parentRunId"
+PIPELINE = "rgsud.pipeline_run"  # of a stage's run: which pipeline run it belongs to, whatever its parent is
+SECONDS, SECONDS_BEFORE = "cost/seconds", "rgsud.seconds_before"  # spent in all; of these for earlier pipeline runs
 logger = logging.getLogger("rgsud")
 
 
@@ -91,11 +93,15 @@ def open_runs(client: MlflowClient, workdir: Path | str, run_key: str, stage: st
         given = _given_run(client)
         old = _unfinished(client, experiment, key, workdir)
         parent, owns_parent = _parent(client, experiment, given, run_key, name)
+        pipeline = _quotable(run_key) if owns_parent else parent
         if old is not None:
+            if old.data.tags.get(PIPELINE) != pipeline:
+                client.set_tag(old.info.run_id, SECONDS_BEFORE, str(old.data.metrics.get(SECONDS, 0.0)))
+                client.set_tag(old.info.run_id, PIPELINE, pipeline)
             client.update_run(old.info.run_id, status="RUNNING")
             client.set_tag(old.info.run_id, PARENT, parent)  # it belongs to the pipeline run that finishes it
             return RunIds(old.info.run_id, parent, owns_parent, resumed=True)
-        tags = {STAGE_KEY: key, WORKDIR: canonical(workdir), STAGE: stage}
+        tags = {STAGE_KEY: key, WORKDIR: canonical(workdir), STAGE: stage, PIPELINE: pipeline}
         if given is not None and PARENT in given.data.tags:
             for tag, value in tags.items():
                 client.set_tag(given.info.run_id, tag, value)

@@ -280,6 +280,27 @@ def test_seconds_add_up_over_attempts_and_pauses_cost_nothing(workdir, config, s
     assert document["cost"]["cost/prepare_seconds"] == document["cost"]["cost/total_seconds"] == 12.0
 
 
+def test_seconds_of_an_earlier_pipeline_run_are_its_own(workdir, config, sources, monkeypatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(tracking.time, "time", lambda: clock[0])
+
+    def attempt(run_key: str, seconds: float, status: str) -> None:
+        monkeypatch.setenv("KFP_RUN_ID", run_key)
+        run = tracking._MlflowRun("prepare", config, workdir, "k")
+        clock[0] += seconds
+        run.close(status)
+
+    costs = []
+    for run_key, seconds in (("run-1", (7,)), ("run-2", (2, 3)), ("run-3", (4,))):
+        for some in seconds:
+            attempt(run_key, some, "KILLED" if run_key != "run-3" else "FINISHED")
+        document = finalize(config.model_dump_json(), sources, workdir, "SUCCEEDED")
+        costs.append(document["cost"]["cost/total_seconds"])
+    assert costs == [7.0, 5.0, 4.0]
+    (run,) = client(workdir).search_runs(["1"], "tags.`rgsud.stage` = 'prepare'")
+    assert run.data.metrics["cost/seconds"] == 16.0
+
+
 def test_a_resumed_stage_belongs_to_the_run_that_finishes_it(workdir, config, sources, monkeypatch) -> None:
     with pytest.raises(Preempted):
         do("prepare", config, {"sources": "s"}, workdir, Preempted("saved"))
