@@ -1,7 +1,8 @@
 """Which model a retraining follows: the registry's champion where there is one, else the workdir's newest export.
 
 A bundle's marker says which dataset and weights an export came from; their bundles lie in the same workdir, be it
-a folder or an `s3://` address.
+a folder or an `s3://` address. What a finished run of the same images started from is taken again, whatever was
+exported or promoted since.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from rgsud_lib.bundle import MARKER, Bundle, parse_bundle
 from rgsud_lib.config import Config
 from rgsud_lib.data.manifest import MANIFEST, Manifest
 from rgsud_lib.errors import BundleError
+from rgsud_lib.stages import STAGES
 from rgsud_lib.storage import transfer
 from rgsud_lib.storage.listing import list_objects
 from rgsud_lib.storage.remote import local_root, open_anywhere
@@ -66,18 +68,34 @@ def last_models(workdir: Place) -> list[LastModel]:
 def earlier_dataset(config: Config, sources: str, workdir: Place) -> LastModel | None:
     """The model whose split `prepare` keeps: the last one made from other files, where `retraining.keep_split` is on.
 
-    One made from the same files is passed over, so that a run that is repeated finds its own results again.
+    Where a finished dataset of these files kept one's split already, it is that one, so that a run that is repeated
+    finds its own results again.
     """
     if not config.retraining.keep_split:
         return None
-    return next((model for model in last_models(workdir) if model.dataset.inputs.get("sources") != sources), None)
+    models = last_models(workdir)
+    made = [
+        bundle.inputs for bundle in _finished("prepare", config, workdir) if bundle.inputs.get("sources") == sources
+    ]
+    kept = next((inputs["earlier"] for inputs in made if "earlier" in inputs), None)
+    again = next((model for model in models if model.dataset.digest == kept), None)
+    return again or next((model for model in models if model.dataset.inputs.get("sources") != sources), None)
 
 
 def last_to_follow(config: Config, dataset_digest: str, workdir: Place) -> LastModel | None:
-    """The model that stage 1 on a dataset starts from: the last one trained on another; None: from the start."""
+    """The model that stage 1 on a dataset starts from: the last one trained on another; None: from the start.
+
+    A finished stage 1 on that dataset, of the same settings, says what it was, as in `earlier_dataset`.
+    """
     if not _follows(config):
         return None
-    return next((model for model in last_models(workdir) if model.dataset.digest != dataset_digest), None)
+    models = last_models(workdir)
+    made = [bundle.inputs for bundle in _finished("recycle", config, workdir)]
+    for inputs in (inputs for inputs in made if inputs.get("dataset") == dataset_digest):
+        again = next((model for model in models if model.reinforced.digest == inputs.get("reinforced")), None)
+        if again or "reinforced" not in inputs:
+            return again
+    return next((model for model in models if model.dataset.digest != dataset_digest), None)
 
 
 def model_to_follow(config: Config, dataset: Place, workdir: Place) -> Place | None:
@@ -105,13 +123,24 @@ def _follows(config: Config) -> bool:
     return config.retraining.warm_start_from_champion or config.retraining.reuse_pool
 
 
+def _finished(stage: str, config: Config, workdir: Place) -> list[Bundle]:
+    """The workdir's bundles of a stage with these settings, newest first."""
+    kind, sections = STAGES[stage]
+    digest = config.digest(*sections)
+    return [bundle for _, bundle in _newest_first(workdir) if (bundle.kind, bundle.config_digest) == (kind, digest)]
+
+
 def _exported(workdir: Place) -> Iterator[LastModel]:
-    found = sorted(_bundles(workdir), key=lambda item: item[0], reverse=True)
+    found = _newest_first(workdir)
     by_digest = {(bundle.kind, bundle.digest): bundle for _, bundle in found}
     for exported, bundle in found:
         parts = [by_digest.get((kind, bundle.inputs.get(kind, ""))) for kind in ("dataset", "reinforced")]
         if bundle.kind == "export" and all(parts):
             yield LastModel(Path(bundle.path).name, *parts, bundle.digest, exported)
+
+
+def _newest_first(workdir: Place) -> list[tuple[float, Bundle]]:
+    return sorted(_bundles(workdir), key=lambda item: item[0], reverse=True)
 
 
 def _bundles(workdir: Place) -> Iterator[tuple[float, Bundle]]:

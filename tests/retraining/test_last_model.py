@@ -133,6 +133,21 @@ def test_the_champion_comes_before_newer_exports(images: Path, champion: Callabl
     assert models[0].name == "champion, rgsud version 7"
 
 
+def test_a_run_that_is_repeated_after_its_promotion_keeps_what_it_kept(images: Path, champion) -> None:
+    """Champion A, held B; C follows A, and does so when it is the champion itself."""
+    finish(prepared(images), "a", 300)
+    champion(last_models(images / "runs")[0].export_digest)
+    add(images / "rain", range(8, 12))
+    finish(prepared(images, "retraining.keep_split=true"), "b", 200)
+    add(images / "rain", range(12, 16))
+    third = prepared(images, "retraining.keep_split=true")
+    finish(third, "c")
+    champion(last_models(images / "runs")[1].export_digest)
+    assert last_models(images / "runs")[0].reinforced.path.name == "reinforce-c"
+    assert prepared(images, "retraining.keep_split=true") == third
+    assert prepared(images, "retraining.keep_split=true", "data.validation_fraction=0.4") != third
+
+
 def test_a_champion_of_another_workdir_is_an_error(images: Path, champion: Callable[[str], None]) -> None:
     finish(prepared(images), "a")
     champion("0123")

@@ -148,19 +148,23 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[Path | None]:
 def test_what_it_starts_from_is_part_of_the_key(
     tiny: Config, both: Config, dataset: Path, last: Path, tmp_path: Path, quick: list[Path | None]
 ) -> None:
+    again = changed(both, training={"seed": 1})
     nothing = recycle(both, dataset, tmp_path)
     exported(tmp_path, dataset, last, "a")
-    after_a = recycle(both, dataset, tmp_path)
-    assert recycle(both, dataset, tmp_path) == after_a
+    assert recycle(both, dataset, tmp_path) == nothing, "a run that is repeated finds its own results"
+    after_a = recycle(again, dataset, tmp_path)
     exported(tmp_path, dataset, last, "b")
-    after_b = recycle(both, dataset, tmp_path)
-    assert recycle(tiny, dataset, tmp_path) not in (nothing, after_a, after_b)
-    assert len({nothing, after_a, after_b}) == 3
-    assert [start and start.name for start in quick] == [None, "reinforce-a", "reinforce-b", None]
-    inputs = open_bundle(after_a).inputs
-    assert inputs == {
+    assert recycle(again, dataset, tmp_path) == after_a
+    after_b = recycle(changed(both, training={"seed": 2}), dataset, tmp_path)
+    shutil.rmtree(tmp_path / "stages" / "reinforce-a")
+    anew = recycle(again, dataset, tmp_path)
+    assert recycle(tiny, dataset, tmp_path) not in (nothing, after_a, after_b, anew)
+    assert len({nothing, after_a, after_b, anew}) == 4
+    starts = [None, "reinforce-a", "reinforce-b", "reinforce-b", None]
+    assert [start and start.name for start in quick] == starts
+    assert open_bundle(after_b).inputs == {
         "dataset": open_bundle(dataset).digest,
-        "reinforced": open_bundle(tmp_path / "stages" / "reinforce-a").digest,
+        "reinforced": open_bundle(tmp_path / "stages" / "reinforce-b").digest,
     }
 
 
