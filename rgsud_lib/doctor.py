@@ -25,6 +25,7 @@ from rgsud_lib import __version__
 from rgsud_lib.errors import NodeError, RgsudError
 from rgsud_lib.storage.remote import cache_folder
 from rgsud_lib.storage.s3 import client, explained, is_remote, split
+from rgsud_lib.tracking.address import shown
 
 GPUS = "RGSUD_GPUS"  # how many GPUs the placement asked for; unset where nobody did
 GIB = 2**30
@@ -145,7 +146,7 @@ def mlflow_server() -> Finding:
     """Whether the tracking server answers; training goes on without one, so none of this is a failure."""
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not address.startswith("http"):
-        return Finding("mlflow", "ok", address or "runs are kept in a database in the workdir")
+        return Finding("mlflow", "ok", shown(address) or "runs are kept in a database in the workdir")
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(f"{address.rstrip('/')}/health", headers=headers)
@@ -153,11 +154,11 @@ def mlflow_server() -> Finding:
         urllib.request.urlopen(request, timeout=MLFLOW_PATIENCE).close()
     except urllib.error.HTTPError as error:
         fix = "check MLFLOW_TRACKING_URI and the login; records are sent when it takes them"
-        return Finding("mlflow", "warn", f"{address} answers with {error.code}; {fix}")
+        return Finding("mlflow", "warn", f"{shown(address)} answers with {error.code}; {fix}")
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        return Finding("mlflow", "warn", f"{address} does not answer ({reason}); records are sent when it does")
-    return Finding("mlflow", "ok", f"{address} answers")
+        return Finding("mlflow", "warn", f"{shown(address)} does not answer ({reason}); records are sent when it does")
+    return Finding("mlflow", "ok", f"{shown(address)} answers")
 
 
 def mlflow_artifacts() -> Finding:
