@@ -10,8 +10,7 @@
 
 It has no degradation U-Net: G reads the rain off the image itself. So rewards turn no switch in it, and
 self-reinforcement only pulls its derainer. Chosen here, where our sources are silent: what the perceptual loss
-compares (B_u1 and B_u, at relu3_3), who gets
-whose gradients (as in RGSUD, and as each loss says).
+compares (B_u1 and B_u, at relu3_3), and who gets whose gradients (as in RGSUD, and as each loss says).
 """
 
 from __future__ import annotations

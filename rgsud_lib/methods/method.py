@@ -6,6 +6,7 @@ and may ignore even that.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -33,7 +34,7 @@ class Update(NamedTuple):
 Updates = Iterator[Update]
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """The base of all methods. Its networks are drawn from torch's generator, the derainer's first."""
 
     def __init__(self, config: Config):
@@ -45,16 +46,16 @@ class Method(nn.Module):
         """B x 3 x H x W in [0,1] to the restored images, not clamped."""
         return self.derainer(images)
 
+    @abstractmethod
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """The weights of each optimiser. Group "derainer" holds the derainer's."""
-        raise NotImplementedError
 
+    @abstractmethod
     def updates(self, batch: Batch, adversarial: bool) -> Updates:
         """A step. Each update is computed after the one before it was made, so nothing stale is learnt from.
 
         `adversarial` says whether what need not be trained in every step is due (`method.adversarial_every`).
         """
-        raise NotImplementedError
 
     def warm_start(self, batch: Batch) -> Updates:
         """A step of the warm start (ours): supervised on drawn rain."""
