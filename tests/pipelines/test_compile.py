@@ -34,7 +34,8 @@ def test_what_changes_a_result_is_a_parameter_and_run_ids_are_not(fresh: Path) -
     assert set(spec["root"]["inputDefinitions"]["parameters"]) == {"config", "rainy", "clean", "paired", "workdir"}
     for executor in spec["deploymentSpec"]["executors"]:
         component = spec["components"][executor.replace("exec-", "comp-")]
-        assert "config" in component["inputDefinitions"]["parameters"]
+        # The promotion computes nothing: it moves aliases, as the gate (which has the settings) decided.
+        assert ("config" in component["inputDefinitions"]["parameters"]) == (executor != "exec-promotion")
     for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
         assert executor["fieldPathAsEnv"] == [{"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}]
         assert executor["emptyDirMounts"][0]["mountPath"] == "/dev/shm"
