@@ -8,7 +8,6 @@ from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from rgsud_lib.data.prepare import source_digest
 from rgsud_lib.errors import DataError
@@ -31,20 +30,11 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     s3._client.cache_clear()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    moto = ThreadedMotoServer(port=0)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
-
-
 @pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", server)
+def bucket(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", moto_server)
     credentials(monkeypatch)
-    client = boto3.client("s3", endpoint_url=server)
+    client = boto3.client("s3", endpoint_url=moto_server)
     client.create_bucket(Bucket="images")
     for key in ("rain/b.png", "rain/a.png", "rain/sub/c.png", "rain/.hidden/d.png", "rainy/e.png", "clean/f.png"):
         client.put_object(Bucket="images", Key=key, Body=key.encode())
@@ -85,9 +75,9 @@ def test_s3_listing_and_reading(bucket: str) -> None:
     assert listing.canonical(f"{bucket}/rain/") == f"{bucket}/rain"
 
 
-def test_digest_follows_the_content(bucket: str, server: str) -> None:
+def test_digest_follows_the_content(bucket: str, moto_server: str) -> None:
     before = source_digest(f"{bucket}/rain", f"{bucket}/clean", None)
-    client = boto3.client("s3", endpoint_url=server)
+    client = boto3.client("s3", endpoint_url=moto_server)
     client.put_object(Bucket="images", Key="rain/a.png", Body=b"rain/a.png")
     assert source_digest(f"{bucket}/rain/", f"{bucket}/clean", None) == before
     client.put_object(Bucket="images", Key="rain/a.png", Body=b"changed")
@@ -107,8 +97,8 @@ def test_missing_things(bucket: str) -> None:
         source_digest(f"{bucket}/rain", f"{bucket}/rain/", None)
 
 
-def test_no_credentials(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+def test_no_credentials(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_server)
     with pytest.raises(DataError, match="no S3 credentials; set AWS_ACCESS_KEY_ID"):
         listing.list_files("s3://images/rain")
 
