@@ -14,7 +14,7 @@ BUILD_ARGS ?=
 .PHONY: help demo test integration lint compile lock image wheel
 
 help:
-	@echo "make demo         train, evaluate and export on photographs that come with the packages (5 minutes)"
+	@echo "make demo         train, evaluate and export on photographs that come with the packages (6 minutes)"
 	@echo "make test         every test that needs nothing but Python"
 	@echo "make integration  the tests that need servers, containers and a browser (.ci/run installs them)"
 	@echo "make lint         style and common mistakes"

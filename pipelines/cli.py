@@ -29,7 +29,7 @@ app = typer.Typer(
     help="""Train an image derainer from two unpaired folders of photographs, rainy ones and clean ones.
 
 \b
-Try it, in five minutes, without data of your own:
+Try it, in six minutes, without data of your own:
   rgsud run
 Your photographs:
   rgsud run --rainy my/rain --clean my/clean --preset cpu
@@ -43,7 +43,7 @@ The same command on the same --workdir resumes where it was stopped. `rgsud COMM
 app.add_typer(registry, name="registry")
 app.add_typer(data, name="data")
 
-Preset = Annotated[str, typer.Option(help="demo: 5 minutes on 2 cores, cpu: 30 minutes, paper: published sizes (GPU)")]
+Preset = Annotated[str, typer.Option(help="demo: 6 minutes on 2 cores, cpu: 30 minutes, paper: published sizes (GPU)")]
 Override = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting; `rgsud config` lists them")
 ]

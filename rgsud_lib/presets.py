@@ -32,7 +32,7 @@ def cpu() -> dict[str, Any]:
 
 
 def demo() -> dict[str, Any]:
-    """The whole pipeline in at most 5 minutes on 2 CPU cores."""
+    """The whole pipeline in about 5 to 6 minutes on 2 CPU cores."""
     small = cpu()
     small["derainer"] = {"size": "mini"}
     # Its rainy photographs are drawn, so drawn rain stays the best teacher.
