@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rgsud_lib import __version__
+from rgsud_pipelines.commands.bench import bench
 from rgsud_pipelines.commands.data import data
 from rgsud_pipelines.commands.doctor import doctor
 from rgsud_pipelines.commands.new_data import new_data
@@ -42,6 +43,7 @@ The same command on the same --workdir resumes where it was stopped. `rgsud COMM
 
 app.add_typer(registry, name="registry")
 app.add_typer(data, name="data")
+app.add_typer(bench, name="bench")
 
 Preset = Annotated[str, typer.Option(help="demo: 6 minutes on 2 cores, cpu: 30 minutes, paper: published sizes (GPU)")]
 Override = Annotated[

@@ -91,11 +91,11 @@ def published_sets() -> tuple[PublishedSet, ...]:
 
 def published_set(name: str) -> PublishedSet:
     """The set of that name or alias, whatever its case, hyphens and underscores. Raises DataError: unknown."""
-    known = {_plain(alias): entry for entry in published_sets() for alias in (entry.name, *entry.aliases)}
-    if found := known.get(_plain(name)):
+    known = {plain(alias): entry for entry in published_sets() for alias in (entry.name, *entry.aliases)}
+    if found := known.get(plain(name)):
         return found
-    begun = [key for key in known if _plain(name) and key.startswith(_plain(name))]
-    close = difflib.get_close_matches(_plain(name), known, n=3)
+    begun = [key for key in known if plain(name) and key.startswith(plain(name))]
+    close = difflib.get_close_matches(plain(name), known, n=3)
     near = list(dict.fromkeys(known[key].name for key in [*begun, *close]))[:3]
     guess = f"did you mean {' or '.join(near)}? " if near else ""
     names = ", ".join(entry.name for entry in published_sets())
@@ -111,5 +111,6 @@ def markdown_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A set's name without case, hyphens, underscores and spaces: how copies of it are told by their folders."""
     return re.sub(r"[-_ ]", "", name).lower()
