@@ -105,10 +105,11 @@ def _available(table: Table, request: Request) -> tuple[Table, list[str]]:
 def _run(jobs: list[Job], at_once: int) -> list[Outcome]:
     if at_once == 1:
         return [outcome for job in jobs for outcome in run_job(job)]
-    with (
-        ProcessPoolExecutor(at_once, mp_context=get_context("spawn"), initializer=log_to_stderr) as pool,
-        _stop_together(pool),
-    ):
+    # A process a job: one that was stopped takes no other.
+    pool = ProcessPoolExecutor(
+        at_once, mp_context=get_context("spawn"), initializer=log_to_stderr, max_tasks_per_child=1
+    )
+    with pool, _stop_together(pool):
         return [outcome for found in pool.map(run_job, jobs) for outcome in found]
 
 
