@@ -95,6 +95,21 @@ def patch_nce_loss(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
         return F.cross_entropy(logits.flatten(0, 1), own.flatten())
 
 
+def layer_contrast_loss(image: Tensor, rain: Tensor, temperature: float) -> Tensor:
+    """Layer contrast (NLCL, CVPR 2022, its released DisNCELoss): N groups of patches, N x K x C and N x M x C of unit
+    length, each patch pulled towards its own layer's and pushed away from the other's (Khosla et al., NeurIPS 2020,
+    equation 2, of two classes). In float32 also under autocast, as `patch_nce_loss`.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        patches = torch.cat([image, rain], dim=1).float()
+        of_image = torch.arange(patches.shape[1], device=patches.device) < image.shape[1]
+        alone = torch.eye(patches.shape[1], dtype=torch.bool, device=patches.device)
+        logits = (patches @ patches.transpose(1, 2) / temperature).masked_fill(alone, -torch.inf)
+        likelihood = torch.log_softmax(logits, dim=2)
+        friends = (of_image[:, None] == of_image) & ~alone
+        return -(likelihood.where(friends, 0.0).sum(2) / friends.sum(1)).mean()
+
+
 def frequency_loss(output: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance of the Fourier transforms, scaled so as to keep the energy of the images (DCD-GAN)."""
     with torch.autocast(output.device.type, enabled=False):

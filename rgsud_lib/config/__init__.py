@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rgsud_lib.config.images import DataConfig, FanOutConfig, NewDataConfig
 from rgsud_lib.config.loading import load_config, parse_config
-from rgsud_lib.config.methods import CsudConfig, CycleganConfig, DcdganConfig
+from rgsud_lib.config.methods import CsudConfig, CycleganConfig, DcdganConfig, DerainCycleganConfig, NlclConfig
 from rgsud_lib.config.networks import DerainerConfig, MethodConfig
 from rgsud_lib.config.results import EvaluationConfig, ExportConfig, GateConfig
 from rgsud_lib.config.rewards import Candidate, ClipIqaConfig, CriticConfig, DaclipConfig, RewardConfig, ScorersConfig
@@ -26,6 +26,7 @@ __all__ = [
     "DaclipConfig",
     "DataConfig",
     "DcdganConfig",
+    "DerainCycleganConfig",
     "DerainerConfig",
     "EvaluationConfig",
     "ExportConfig",
@@ -33,6 +34,7 @@ __all__ = [
     "GateConfig",
     "MethodConfig",
     "NewDataConfig",
+    "NlclConfig",
     "ReinforcementConfig",
     "RetrainingConfig",
     "RewardConfig",

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from rgsud_lib.config.section import Section
 
-MethodName = Literal["rgsud", "csud", "cyclegan", "dcdgan"]
+MethodName = Literal["rgsud", "csud", "cyclegan", "derain_cyclegan", "dcdgan", "nlcl"]
 
 
 class CsudConfig(Section):
@@ -40,6 +40,16 @@ class CycleganConfig(Section):
     identity_weight: float = Field(5.0, ge=0, description="identity loss (CycleGAN: half of lambda)")
 
 
+class DerainCycleganConfig(Section):
+    """DerainCycleGAN's weights are its released code's, for images in [-1,1] as CycleGAN's."""
+
+    cycle_weight: float = Field(10.0, ge=0, description="lambda of the cycle consistency")
+    consistency_weight: float = Field(10.0, ge=0, description="rain mask + restored image = rainy image, squared error")
+    attention_weight: float = Field(10.0, ge=0, description="squared rain mask of a clean image: it has no rain")
+    attention_width: int = Field(32, ge=4, description="channels of the rain attention (U-ARSE)")
+    attention_passes: int = Field(6, ge=1, description="its passes, which share their weights")
+
+
 class DcdganConfig(Section):
     """DCD-GAN's weights are its released code's; what that leaves out of its paper is off."""
 
@@ -53,3 +63,20 @@ class DcdganConfig(Section):
     encoder_width: int = Field(64, ge=4, description="encoders of patches: channels at half resolution")
     features: int = Field(256, ge=4, description="length of a patch's feature vector")
     patches: int = Field(256, ge=2, description="patches contrasted in each image and level, at most")
+
+
+class NlclConfig(Section):
+    """NLCL's weights are its released code's, for images in [-1,1] as CycleGAN's."""
+
+    location_weight: float = Field(1.0, ge=0, description="PatchNCE between the image layer and its rainy image")
+    layer_weight: float = Field(1.0, ge=0, description="contrast of similar image patches with rain patches")
+    consistency_weight: float = Field(1.0, ge=0, description="image layer + rain layer = rainy image, squared error")
+    sparsity_weight: float = Field(0.1, ge=0, description="L1 between image layer and rainy image: rain is sparse")
+    temperature: float = Field(0.07, gt=0, description="of both contrasts")
+    similar: int = Field(8, ge=2, description="most similar patches of the image layer, the positives of one anchor")
+    negatives: int = Field(128, ge=2, description="most similar patches of the rain layer, its negatives")
+    patch: int = Field(8, ge=2, description="side of the patches that are compared, pixels; they overlap by half")
+    anchors: int = Field(8, ge=1, description="anchors in each crop, spread evenly")
+    encoder_width: int = Field(64, ge=4, description="encoder of patches: channels at half resolution")
+    features: int = Field(256, ge=4, description="length of a patch's feature vector")
+    patches: int = Field(256, ge=2, description="patches contrasted in each image and level by location, at most")

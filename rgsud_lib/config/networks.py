@@ -6,7 +6,14 @@ from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
-from rgsud_lib.config.methods import CsudConfig, CycleganConfig, DcdganConfig, MethodName
+from rgsud_lib.config.methods import (
+    CsudConfig,
+    CycleganConfig,
+    DcdganConfig,
+    DerainCycleganConfig,
+    MethodName,
+    NlclConfig,
+)
 from rgsud_lib.config.section import Section
 from rgsud_lib.derainer_sizes import SIZES, complete
 
@@ -65,7 +72,7 @@ class MethodConfig(Section):
         0.0, ge=0, description="ours: L1 that keeps G near the plain transplant of the rain it was given"
     )
     adversarial_every: int = Field(
-        1, ge=1, description="ours: steps between updates of G, the U-Net and D (cyclegan, dcdgan: each step)"
+        1, ge=1, description="ours: steps between updates of G, the U-Net and D (cyclegan and its kin, nlcl: each step)"
     )
     rain_prior: Literal["none", "achromatic"] = Field(
         "none", description="ours: F keeps only light that is added to all channels alike"
@@ -79,7 +86,9 @@ class MethodConfig(Section):
     )
     csud: CsudConfig = CsudConfig()
     cyclegan: CycleganConfig = CycleganConfig()
+    derain_cyclegan: DerainCycleganConfig = DerainCycleganConfig()
     dcdgan: DcdganConfig = DcdganConfig()
+    nlcl: NlclConfig = NlclConfig()
 
     @property
     def others(self) -> set[str]:

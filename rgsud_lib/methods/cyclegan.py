@@ -62,7 +62,7 @@ class CycleGAN(Method):
         """L(G, F, D_X, D_Y), equation 3, and the identity loss."""
         losses = {
             "adversarial": self.adversarial_loss(restored, pseudo_rainy),
-            "cycle": self.cycle_loss(batch, restored, pseudo_rainy),
+            "cycle": self.cycle_loss(batch, self.generator(restored), self.derain(pseudo_rainy)),
         }
         if self.own.identity_weight:
             losses["identity"] = self.identity_loss(batch)
@@ -75,9 +75,8 @@ class CycleGAN(Method):
             rain = self.fooling(self.rain_discriminator(pseudo_rainy))
         return self.config.adversarial_weight * (clean + rain)
 
-    def cycle_loss(self, batch: Batch, restored: Tensor, pseudo_rainy: Tensor) -> Tensor:
-        """lambda * (|F(G(x)) - x|_1 + |G(F(y)) - y|_1), equation 2."""
-        rainy, clean = self.generator(restored), self.derain(pseudo_rainy)
+    def cycle_loss(self, batch: Batch, rainy: Tensor, clean: Tensor) -> Tensor:
+        """lambda * (|F(G(x)) - x|_1 + |G(F(y)) - y|_1), equation 2, of the reconstructions F(G(x)) and G(F(y))."""
         return RANGE * self.own.cycle_weight * (F.l1_loss(rainy, batch.rainy) + F.l1_loss(clean, batch.clean))
 
     def identity_loss(self, batch: Batch) -> Tensor:

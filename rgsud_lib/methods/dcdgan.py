@@ -49,10 +49,16 @@ class DCDGAN(CycleGAN):
         }
         if self.own.identity_weight:
             losses["identity"] = self.identity_loss(batch) / 2
+        if self.own.cycle_weight or self.own.frequency_weight:
+            losses |= self.reconstruction_losses(batch, self.generator(restored), self.derain(pseudo_rainy))
+        return losses
+
+    def reconstruction_losses(self, batch: Batch, rainy: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        """Of the reconstructions G_B(G_A(x)) and G_A(G_B(y)): L1, and the squared distance of their spectra."""
+        losses = {}
         if self.own.cycle_weight:
-            losses["cycle"] = self.cycle_loss(batch, restored, pseudo_rainy)
+            losses["cycle"] = self.cycle_loss(batch, rainy, clean)
         if weight := self.own.frequency_weight:
-            rainy, clean = self.generator(restored), self.derain(pseudo_rainy)
             losses["frequency"] = weight * (frequency_loss(rainy, batch.rainy) + frequency_loss(clean, batch.clean))
         return losses
 

@@ -29,4 +29,17 @@ class PatchGAN(nn.Module):
         self.body = nn.Sequential(*body, nn.Conv2d(channels, 1, 4, stride=1, padding=1))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.body(torch.cat([images, images - low_pass(images, 15, 9.0)], dim=1))
+        return self.body(_with_detail(images))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """What it sees before it decides: its levels from fine to coarse, each B x C x h x w."""
+        found, levels = [], _with_detail(images)
+        for layer in self.body[:-1]:
+            levels = layer(levels)
+            if isinstance(layer, nn.LeakyReLU):
+                found.append(levels)
+        return found
+
+
+def _with_detail(images: Tensor) -> Tensor:
+    return torch.cat([images, images - low_pass(images, 15, 9.0)], dim=1)

@@ -18,6 +18,8 @@ derainer.width=4 derainer.encoder=[1] derainer.middle=1 derainer.decoder=[1]
 method.unet_width=4 method.unet_depth=1 method.generator_width=4 method.generator_blocks=1
 method.discriminator_width=4 method.discriminator_layers=1
 method.dcdgan.encoder_width=4 method.dcdgan.features=8 method.dcdgan.patches=16
+method.derain_cyclegan.attention_width=4 method.derain_cyclegan.attention_passes=2
+method.nlcl.encoder_width=4 method.nlcl.features=8 method.nlcl.patches=16 method.nlcl.patch=4
 """
 
 

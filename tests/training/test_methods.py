@@ -24,6 +24,8 @@ from .test_run import Killed, contents, kill_at, recycle, reinforce
 SHORT = """
 warm_start.steps=2 training.steps=4 reinforcement.steps=4 training.checkpoint_every=2 training.validate_every=4
 method.dcdgan.encoder_width=4 method.dcdgan.features=8
+method.derain_cyclegan.attention_width=4 method.derain_cyclegan.attention_passes=2
+method.nlcl.encoder_width=4 method.nlcl.features=8
 """
 OTHERS = sorted(set(METHODS) - {"rgsud"})  # test_run.py is about RGSUD
 
