@@ -45,7 +45,9 @@ app.add_typer(registry, name="registry")
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 
-Preset = Annotated[str, typer.Option(help="demo: 6 minutes on 2 cores, cpu: 30 minutes, paper: published sizes (GPU)")]
+Preset = Annotated[
+    str, typer.Option(help="demo, haze: 6 minutes on 2 cores, cpu: 30 minutes, paper: published sizes (GPU)")
+]
 Override = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting; `rgsud config` lists them")
 ]
@@ -319,15 +321,17 @@ def _inputs(
 ) -> tuple[Config, tuple[str, str, str | None]]:
     """The configuration and the image sources, both checked; the demo makes its own where none are given."""
     from rgsud_lib.errors import ConfigError
+    from rgsud_lib.presets import EMBEDDED
 
     config = _config(preset, settings)
-    if rainy is None and clean is None and paired is None and preset == "demo":
+    if rainy is None and clean is None and paired is None and preset in EMBEDDED:
         from rgsud_lib.data.demo import make_demo_data
         from rgsud_lib.storage.remote import local_root
 
-        rainy, clean, paired = map(str, make_demo_data(local_root(workdir) / "demo-data"))
+        degradation = config.degradation.name
+        rainy, clean, paired = make_demo_data(local_root(workdir) / f"demo-{degradation}", degradation)
     if rainy is None or clean is None:
-        raise ConfigError("give both --rainy DIR and --clean DIR (only --preset demo brings its own photographs)")
+        raise ConfigError("give both --rainy DIR and --clean DIR (only --preset demo and haze bring photographs)")
     from rgsud_lib.data.prepare import source_digest
 
     source_digest(rainy, clean, paired)

@@ -49,4 +49,15 @@ def demo() -> dict[str, Any]:
     return small
 
 
-PRESETS = {"demo": demo, "cpu": cpu, "paper": paper}
+def haze() -> dict[str, Any]:
+    """The demo with haze in the place of rain: what differs is all that assumes rain."""
+    small = demo()
+    small["degradation"] = {"name": "haze"}
+    # What haze adds is not light alone, and not alike in all channels.
+    small["method"] |= {"rain_prior": "none", "achromatic_weight": 0.0, "rain_jitter": 0.0}
+    small["scorers"] = {"daclip": {"degradations": ("hazy",)}}
+    return small
+
+
+PRESETS = {"demo": demo, "haze": haze, "cpu": cpu, "paper": paper}
+EMBEDDED = ("demo", "haze")  # these bring their own photographs

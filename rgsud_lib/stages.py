@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("rgsud")
 
-SCORING = ("critic", "scorers", "reward")
+SCORING = ("degradation", "critic", "scorers", "reward")
 TRAINING = ("derainer", "method", "warm_start", "training", "retraining", *SCORING)
 # Each stage's kind of bundle and the sections of the configuration that change its result.
 STAGES = {
-    "prepare": ("dataset", ("data", "critic")),
+    "prepare": ("dataset", ("data", "degradation", "critic")),
     "recycle": ("recycled", TRAINING),
     "reinforce": ("reinforced", (*TRAINING, "reinforcement")),
     "evaluate": ("evaluation", (*SCORING, "evaluation")),
@@ -236,7 +236,7 @@ def _train_critic(config: Config, folder: Path) -> None:
 
     manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
     clean = Images(partial(read_image, folder), manifest.select("clean", "train"))
-    Critic.train(clean, config.critic).save(folder / CRITIC)
+    Critic.train(clean, config.critic, config.degradation.name).save(folder / CRITIC)
 
 
 def _digests(**bundles: Place) -> dict[str, str]:

@@ -6,7 +6,7 @@ key. Run ids, the data's paths and credentials never are.
 
 from __future__ import annotations
 
-from rgsud_lib.config.images import DataConfig, FanOutConfig, NewDataConfig
+from rgsud_lib.config.images import DataConfig, DegradationConfig, FanOutConfig, NewDataConfig
 from rgsud_lib.config.loading import load_config, parse_config
 from rgsud_lib.config.methods import CsudConfig, CycleganConfig, DcdganConfig, DerainCycleganConfig, NlclConfig
 from rgsud_lib.config.networks import DerainerConfig, MethodConfig
@@ -25,6 +25,7 @@ __all__ = [
     "CycleganConfig",
     "DaclipConfig",
     "DataConfig",
+    "DegradationConfig",
     "DcdganConfig",
     "DerainCycleganConfig",
     "DerainerConfig",

@@ -1,6 +1,8 @@
-"""Which images are accepted, how they are split, and when new ones are worth a training."""
+"""Which images are accepted, what is removed from them, how they are split, when new ones are worth a training."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -20,6 +22,15 @@ class DataConfig(Section):
     )
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="share of each domain held back from training")
     seed: int = Field(0, ge=0, description="seed of the split")
+
+
+DegradationName = Literal["rain", "haze"]
+
+
+class DegradationConfig(Section):
+    """What the images suffer from: drawn for the warm start, for validation, and for what the critic learns from."""
+
+    name: DegradationName = "rain"
 
 
 class FanOutConfig(Section):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from rgsud_lib.config.images import DataConfig, FanOutConfig, NewDataConfig
+from rgsud_lib.config.images import DataConfig, DegradationConfig, FanOutConfig, NewDataConfig
 from rgsud_lib.config.networks import DerainerConfig, MethodConfig
 from rgsud_lib.config.results import EvaluationConfig, ExportConfig, GateConfig
 from rgsud_lib.config.rewards import CriticConfig, RewardConfig, ScorersConfig
@@ -25,6 +25,7 @@ class Config(Section):
 
     preset: str = "paper"
     data: DataConfig = DataConfig()
+    degradation: DegradationConfig = DegradationConfig()
     derainer: DerainerConfig = DerainerConfig()
     method: MethodConfig = MethodConfig()
     warm_start: WarmStartConfig = WarmStartConfig()

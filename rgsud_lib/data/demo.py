@@ -1,7 +1,7 @@
-"""Demo data without a download: photographs that ship inside installed packages, with drawn rain.
+"""Demo data without a download: photographs that ship inside installed packages, with drawn rain or haze.
 
 Each photograph serves one purpose only, so that no scene of the held-back pairs is trained on. The
-rain is brighter than what the warm start draws, and of another seed.
+rain is brighter (the haze denser) than what the warm start draws, and of another seed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ CLEAN = (
 )
 RAINY = ("sklearn/datasets/images/china.jpg", "skimage/data/motorcycle_left.png")
 PAIRED = ("skimage/data/coffee.png", "skimage/data/astronaut.png")
-RAIN_SEED, RAIN_STRENGTH = 20_260_101, 1.25
+SEED, STRENGTH = 20_260_101, 1.25
 VIEW = (280, 210)  # rough width and height of a view, pixels
 
 
-def make_demo_data(folder: Path) -> tuple[str, str, str]:
+def make_demo_data(folder: Path, degradation: str = "rain") -> tuple[str, str, str]:
     """Write rainy/, clean/ and paired/{rain,clean} under `folder`, or find them there; returns the three paths.
 
     The same files each time. Raises DataError where a package does not ship its photograph.
@@ -40,20 +40,27 @@ def make_demo_data(folder: Path) -> tuple[str, str, str]:
     if not folder.is_dir():
         beside = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(beside, ignore_errors=True)
-        _write_all(beside)
+        _write_all(beside, degradation)
         os.replace(beside, folder)
     return str(folder / "rainy"), str(folder / "clean"), str(folder / "paired")
 
 
-def _write_all(folder: Path) -> None:
+def _write_all(folder: Path, degradation: str) -> None:
+    from rgsud_lib.data.degradations import DEGRADATIONS
+
+    def degraded(path: str, images: list[np.ndarray]) -> list[np.ndarray]:
+        draw, photograph = DEGRADATIONS[degradation].draw, (RAINY + PAIRED).index(path)
+        drawn = (draw(to_tensor(image), (SEED, photograph, number), STRENGTH) for number, image in enumerate(images))
+        return [to_uint8(image)[0] for image in drawn]
+
     for path in CLEAN:
         _save(folder / "clean", path, views(_photograph(path)))
     for path in RAINY:
-        _save(folder / "rainy", path, [_rain(view, path, n) for n, view in enumerate(views(_photograph(path)))])
+        _save(folder / "rainy", path, degraded(path, views(_photograph(path))))
     for path in PAIRED:
         crops = _grid(_photograph(path))
         _save(folder / "paired" / "clean", path, crops)
-        _save(folder / "paired" / "rain", path, [_rain(crop, path, n) for n, crop in enumerate(crops)])
+        _save(folder / "paired" / "rain", path, degraded(path, crops))
 
 
 def views(photograph: np.ndarray) -> list[np.ndarray]:
@@ -73,13 +80,6 @@ def _grid(photograph: np.ndarray) -> list[np.ndarray]:
     tall, wide = height // rows, width // columns
     corners = ((row * tall, column * wide) for row in range(rows) for column in range(columns))
     return [photograph[top : top + tall, left : left + wide] for top, left in corners]
-
-
-def _rain(view: np.ndarray, path: str, number: int) -> np.ndarray:
-    from rgsud_lib.data.rain import draw_rain
-
-    seed = (RAIN_SEED, (RAINY + PAIRED).index(path), number)
-    return to_uint8(draw_rain(to_tensor(view), seed, RAIN_STRENGTH))[0]
 
 
 def _photograph(path: str) -> np.ndarray:

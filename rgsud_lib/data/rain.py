@@ -17,12 +17,29 @@ REACH = 16  # pixels from a kernel's centre to its edge
 KERNELS = 2  # different streak shapes within a layer
 
 
-def draw_rain(clean: Tensor, seed: tuple[int, ...] | int, strength: float = 1.0) -> Tensor:
+def draw_rain(
+    clean: Tensor,
+    seed: tuple[int, ...] | int,
+    strength: float = 1.0,
+    count: int | None = None,
+    part: slice = slice(None),
+) -> Tensor:
     """Clean B x 3 x H x W in [0,1] to rainy images of the same shape, each with its own rain.
 
-    `strength` scales the streaks' brightness. The same seed draws the same rain on any device.
+    `strength` scales the streaks' brightness. The same seed draws the same rain on any device. Where `clean` is only
+    a `part` of `count` images, they get the rain that they would get within the whole.
     """
-    rain = rain_layers(clean.shape[0], clean.shape[2], clean.shape[3], seed).to(clean.device)
+    rain = rain_layers(len(clean) if count is None else count, clean.shape[2], clean.shape[3], seed, part)
+    return (clean + strength * rain.to(clean.device)).clamp(0, 1)
+
+
+def vary_rain(clean: Tensor, rng: np.random.Generator) -> Tensor:
+    """Rain of more kinds: zoomed, sometimes lying, with softer or harder streaks, fainter or brighter."""
+    count, _, height, width = clean.shape
+    strength, zoom = float(rng.uniform(0.3, 1.2)), float(rng.uniform(0.6, 1.6))
+    layers = rain_layers(count, round(height * zoom), round(width * zoom), int(rng.integers(2**31)))
+    rain = F.interpolate(layers, size=(height, width), mode="bilinear")
+    rain = (rain.mT if height == width and rng.random() < 0.2 else rain) ** float(rng.uniform(0.6, 1.6))
     return (clean + strength * rain).clamp(0, 1)
 
 

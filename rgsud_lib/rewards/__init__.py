@@ -97,7 +97,7 @@ def build_scorer(
         return members[0]
     from rgsud_lib.rewards.ensemble import Ensemble
 
-    return Ensemble.fit(name, members, list(weights.values()), config.scorers.combine, clean)
+    return Ensemble.fit(name, members, list(weights.values()), config.scorers.combine, clean, config.degradation.name)
 
 
 def require_weights(name: str, config: Config) -> None:

@@ -25,14 +25,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from rgsud_lib.config import CriticConfig, digest_of
+from rgsud_lib.data.degradations import DEGRADATIONS, Degradation
 from rgsud_lib.data.images import check_images
-from rgsud_lib.data.rain import draw_rain
 from rgsud_lib.data.sampling import cut, draw_crops
 from rgsud_lib.errors import BundleError, DataError, TrainingError
 from rgsud_lib.files import write_bytes
 from rgsud_lib.inference import weights_digest
 from rgsud_lib.networks.nafnet import NAFNet
-from rgsud_lib.rewards.faults import any_rain, imperfect
+from rgsud_lib.rewards.faults import imperfect
 from rgsud_lib.training.progress import Progress
 
 METADATA = "rgsud_critic"
@@ -58,15 +58,15 @@ class Critic:
         self.version = digest_of({"name": self.name, "settings": settings, "weights": digest})
 
     @classmethod
-    def train(cls, clean: Sequence[np.ndarray], config: CriticConfig) -> Critic:
-        """Train on clean images, uint8 H x W x 3: a pure function of images and config (on one kind of CPU).
+    def train(cls, clean: Sequence[np.ndarray], config: CriticConfig, degradation: str = "rain") -> Critic:
+        """Train on clean images, uint8 H x W x 3: a pure function of the arguments (on one kind of CPU).
 
         Raises DataError where there are none, TrainingError where no order is found in its examples.
         """
         if not len(clean):
             raise DataError("the critic got no clean images to train on; give some, or choose another reward.scorer")
         with _own_randomness(config.seed):
-            return cls(_rank(*_examples(clean, config)), config)
+            return cls(_rank(*_examples(clean, config, DEGRADATIONS[degradation])), config)
 
     @torch.no_grad()
     def __call__(self, output: Tensor, rainy: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ def _own_randomness(seed: int) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _examples(clean: Sequence[np.ndarray], config: CriticConfig) -> tuple[Tensor, Tensor]:
+def _examples(clean: Sequence[np.ndarray], config: CriticConfig, degradation: Degradation) -> tuple[Tensor, Tensor]:
     """Statistics (N x OUTPUTS x 3) and PSNR (N x OUTPUTS, dB) of made-up outputs of N drawn scenes."""
     derainers = [NAFNet(config.width, (1, 1), 1, (1, 1)).to(memory_format=torch.channels_last) for _ in range(2)]
     optimizers = [torch.optim.Adam(derainer.parameters(), lr=config.learning_rate) for derainer in derainers]
@@ -160,13 +160,13 @@ def _examples(clean: Sequence[np.ndarray], config: CriticConfig) -> tuple[Tensor
         for step in range(config.steps):
             rng = np.random.default_rng((config.seed, step))
             scene = cut(draw_crops(names, scenes, rng), config.crop, images.__getitem__)
-            plain = draw_rain(scene, int(rng.integers(2**31)))
+            plain = degradation.draw(scene, int(rng.integers(2**31)))
             for derainer, optimizer in zip(derainers, optimizers, strict=True):
                 _step(optimizer, (derainer(plain) - scene).abs().mean())
             if step >= WARM_UP * config.steps:
-                rainy = (scene + float(rng.uniform(0.3, 1.2)) * any_rain(scenes, config.crop, rng)).clamp(0, 1)
+                rainy = degradation.vary(scene, rng)
                 for _ in range(OUTPUTS):
-                    output = imperfect(scene, rainy, derainers, rng)
+                    output = imperfect(scene, rainy, derainers, rng, degradation)
                     statistics.append(_logarithms(local_statistics(output, rainy).mean(dim=(2, 3))))
                     truths.append(_psnr(output, scene))
             progress.advance()

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from rgsud_lib.config import digest_of
+from rgsud_lib.data.degradations import DEGRADATIONS
 from rgsud_lib.data.images import to_tensor
 from rgsud_lib.data.manifest import content_id
-from rgsud_lib.data.rain import draw_rain
 from rgsud_lib.errors import DataError, TrainingError
 from rgsud_lib.networks.layers import low_pass
 from rgsud_lib.rewards.scorer import Scorer
@@ -62,7 +62,13 @@ class Ensemble:
 
     @classmethod
     def fit(
-        cls, name: str, members: Sequence[Scorer], weights: Sequence[float], combine: str, clean: Sequence[np.ndarray]
+        cls,
+        name: str,
+        members: Sequence[Scorer],
+        weights: Sequence[float],
+        combine: str,
+        clean: Sequence[np.ndarray],
+        degradation: str = "rain",
     ) -> Ensemble:
         """Measure each member on the reference sample of `clean`, uint8 H x W x 3 images.
 
@@ -70,11 +76,12 @@ class Ensemble:
         """
         if len(clean) == 0:
             raise DataError(f"ensemble {name!r} needs clean images for its reference sample, got none")
-        pairs = reference_sample(clean)
+        pairs = reference_sample(clean, degradation)
         scores = np.array([[member(*pair).double().numpy() for pair in pairs] for member in members])
         within = scores - scores.mean(axis=2, keepdims=True)
         table = np.sort(scores.reshape(len(members), -1), axis=1)
-        sample = digest_of([SEED, *(content_id(clean[index]) for index in _chosen(clean))])
+        drawn = [SEED] if degradation == "rain" else [SEED, degradation]
+        sample = digest_of([*drawn, *(content_id(clean[index]) for index in _chosen(clean))])
         return cls(name, members, weights, combine, sample, table, np.sqrt(np.square(within).mean(axis=(1, 2))))
 
     def __call__(self, output: Tensor, rainy: Tensor) -> Tensor:
@@ -90,12 +97,12 @@ class Ensemble:
         return ranks + 1e-3 * np.tanh(scores / self.spread[:, None])
 
 
-def reference_sample(clean: Sequence[np.ndarray]) -> list[tuple[Tensor, Tensor]]:
+def reference_sample(clean: Sequence[np.ndarray], degradation: str = "rain") -> list[tuple[Tensor, Tensor]]:
     """For each of at most 16 images, evenly spread: candidates K x 3 x h x w and as many copies of the rainy image."""
     sample = []
     for index in _chosen(clean):
         image = _centre(to_tensor(np.ascontiguousarray(clean[index])))
-        rainy = draw_rain(image, (SEED, index))
+        rainy = DEGRADATIONS[degradation].draw(image, (SEED, index))
         sample.append((_candidates(image, rainy), rainy.expand(CANDIDATES, -1, -1, -1)))
     return sample
 

@@ -12,20 +12,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from rgsud_lib.data.degradations import Degradation
 from rgsud_lib.data.images import to_tensor, to_uint8
-from rgsud_lib.data.rain import rain_layers
 from rgsud_lib.networks.layers import low_pass
 
 
-def any_rain(count: int, side: int, rng: np.random.Generator) -> Tensor:
-    """Drawn rain of more kinds: zoomed, sometimes lying, with softer or harder streaks; count x 1 x side x side."""
-    size = round(side * float(rng.uniform(0.6, 1.6)))
-    rain = F.interpolate(rain_layers(count, size, size, int(rng.integers(2**31))), size=side, mode="bilinear")
-    return (rain.mT if rng.random() < 0.2 else rain) ** float(rng.uniform(0.6, 1.6))
-
-
 @torch.no_grad()
-def imperfect(clean: Tensor, rainy: Tensor, derainers: Sequence[nn.Module], rng: np.random.Generator) -> Tensor:
+def imperfect(
+    clean: Tensor, rainy: Tensor, derainers: Sequence[nn.Module], rng: np.random.Generator, degradation: Degradation
+) -> Tensor:
     """What a derainer might return for `rainy`, in 8-bit steps; a negative share of rain means too much removed."""
     count, _, side, _ = clean.shape
     base = derainers[rng.integers(len(derainers))](rainy) if rng.random() < 0.75 else clean
@@ -34,21 +29,21 @@ def imperfect(clean: Tensor, rainy: Tensor, derainers: Sequence[nn.Module], rng:
         share = share * F.interpolate(torch.rand(count, 1, 3, 3), size=side, mode="bicubic").clamp(0, 1)
     output = base + share * (rainy - base)
     if rng.random() < 0.6:
-        output = _spoil(output, clean, rainy, rng)
+        output = _spoil(output, clean, rainy, rng, degradation)
     pictures = to_uint8(output)
     if rng.random() < 0.15:
         pictures = np.stack([_compress(picture, quality=int(rng.integers(40, 96))) for picture in pictures])
     return to_tensor(pictures)
 
 
-def _spoil(output: Tensor, clean: Tensor, rainy: Tensor, rng: np.random.Generator) -> Tensor:
+def _spoil(output: Tensor, clean: Tensor, rainy: Tensor, rng: np.random.Generator, degradation: Degradation) -> Tensor:
     """Blur, holes or streaks of other rain, noise and a slow tint, each in some images and of random strength."""
     count, _, side, _ = output.shape
     wet = ((rainy - clean).mean(1, keepdim=True) * 8).clamp(0, 1)
     where = torch.where(_uniform(rng, count) < 0.7, wet, 1.0)
     blurred = low_pass(output, 7, float(rng.uniform(0.6, 2)))
     output = output + _amount(rng, count, 0.05, 1, chance=0.35) * where * (blurred - output)
-    streaks = rain_layers(count, side, side, int(rng.integers(2**31)))
+    streaks = degradation.draw(torch.zeros_like(output), int(rng.integers(2**31)))
     sign = torch.where(_uniform(rng, count) < 0.3, 1.0, -1.0)
     output = output + sign * _amount(rng, count, 0.03, 0.3, chance=0.25) * streaks
     output = output + _amount(rng, count, 0.002, 0.03, chance=0.2) * where * torch.randn(output.shape)

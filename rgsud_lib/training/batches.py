@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rgsud_lib.config import Config
-from rgsud_lib.data.rain import rain_layers
+from rgsud_lib.data.degradations import DEGRADATIONS
 from rgsud_lib.data.sampling import Stream, cut, draw_crops, stream
 from rgsud_lib.distributed import part
 from rgsud_lib.methods.batch import Batch
@@ -34,6 +34,7 @@ class Batches:
         pool: RewardPool,
     ):
         self.config, self.rainy, self.clean, self.load, self.pool = config, list(rainy), list(clean), load, pool
+        self.draw = DEGRADATIONS[config.degradation.name].draw
 
     def count(self, phase: Phase) -> int:
         """Crops in a batch, over all ranks."""
@@ -63,8 +64,8 @@ class Batches:
         )
         drawn = None
         if use_drawn.any():
-            rain = rain_layers(count, side, side, (seed, position, Stream.DRAWN_RAIN), mine)
-            drawn = torch.where(torch.from_numpy(use_drawn).view(-1, 1, 1, 1), (clean + rain).clamp(0, 1), clean)
+            drawn = self.draw(clean, (seed, position, Stream.DRAWN_RAIN), count=count, part=mine)
+            drawn = torch.where(torch.from_numpy(use_drawn).view(-1, 1, 1, 1), drawn, clean)
         batch = Batch(
             clean=clean,
             rainy=cut(crops, side, self.load),

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 
 from rgsud_lib.config import Config
+from rgsud_lib.data.degradations import DEGRADATIONS
 from rgsud_lib.data.images import to_tensor
 from rgsud_lib.data.manifest import Dataset
 from rgsud_lib.distributed import node_folder
@@ -93,7 +94,13 @@ def _trainer(config: Config, dataset: Path, folder: Path | None, run: StageRun, 
     trainer.attach(
         Batches(config, list(rainy), clean, data.image, pool),
         Recycler(reward, rainy, data.image, scorer, pool, config.training.seed, trainer.derain, trainer.derain_raw),
-        Validator(held_back, [(image, data.image(image)) for image in shown], config.training.seed, trainer.derain),
+        Validator(
+            held_back,
+            [(image, data.image(image)) for image in shown],
+            config.training.seed,
+            trainer.derain,
+            DEGRADATIONS[config.degradation.name].draw,
+        ),
     )
     return trainer
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from rgsud_lib.data.images import to_tensor, to_uint8
-from rgsud_lib.data.rain import draw_rain
 from rgsud_lib.data.sampling import Stream
 
 GRID_SIDE = 256  # pixels of a grid's picture
@@ -25,9 +24,10 @@ class Validator:
         rainy: Sequence[tuple[str, np.ndarray]],
         seed: int,
         derain: Callable[[Tensor], Tensor],
+        draw: Callable[..., Tensor],
     ):
         self.pairs = [
-            (draw_rain(to_tensor(image), (seed, number, Stream.VALIDATION)), to_tensor(image))
+            (draw(to_tensor(image), (seed, number, Stream.VALIDATION)), to_tensor(image))
             for number, image in enumerate(clean)
         ]
         self.rainy, self.derain = rainy, derain

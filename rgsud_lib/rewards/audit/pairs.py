@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 
+from rgsud_lib.data.degradations import DEGRADATIONS
 from rgsud_lib.data.images import to_tensor, to_uint8
 from rgsud_lib.data.manifest import ImageRecord, Pair, content_id, image_path, read_image
 from rgsud_lib.data.prepare import usable_pairs
-from rgsud_lib.data.rain import draw_rain
 from rgsud_lib.data.reading import read_sources
 from rgsud_lib.data.sources import Sources, list_images, match_pairs
 from rgsud_lib.errors import DataError
@@ -35,7 +35,7 @@ def read_pairs(audit: Audit, pairs: str | None, clean: str | None) -> None:
     if pairs:
         audit.pairs = usable_pairs(sources, records, broken)
     else:
-        audit.pairs = [_draw_pair(audit.cache, record) for record in _spread(records["clean"], DRAWN)]
+        audit.pairs = [_draw_pair(audit, record) for record in _spread(records["clean"], DRAWN)]
         warnings.append(
             f"The rain is drawn, on {len(audit.pairs)} of {len(clean_files)} clean images: a scorer may do better or "
             "worse on real rain, and a warm start was trained on rain like it."
@@ -57,9 +57,11 @@ def _spread(records: Sequence[ImageRecord], count: int) -> list[ImageRecord]:
     return [records[index] for index in chosen]
 
 
-def _draw_pair(folder: Path, record: ImageRecord) -> Pair:
+def _draw_pair(audit: Audit, record: ImageRecord) -> Pair:
     """The same rain on the same image each time, wherever it stands in its folder."""
-    rainy = to_uint8(draw_rain(to_tensor(read_image(folder, record.id)), (RAIN_SEED, int(record.id, 16))))[0]
+    clean = to_tensor(read_image(audit.cache, record.id))
+    draw = DEGRADATIONS[audit.config.degradation.name].draw
+    rainy = to_uint8(draw(clean, (RAIN_SEED, int(record.id, 16))))[0]
     id = content_id(rainy)
-    write_png(image_path(folder, id), rainy)
+    write_png(image_path(audit.cache, id), rainy)
     return Pair(rainy=id, clean=record.id, name=str(PurePosixPath(record.name).with_suffix("")))
