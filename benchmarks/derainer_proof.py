@@ -107,10 +107,8 @@ def onnx_difference(folder: Path, photograph: Path) -> float:
     return float(np.abs(output - model(image).clamp(0, 1).numpy()).max())
 
 
-def prove(
-    name: str, arguments: argparse.Namespace, dataset: Path, workdir: Path, photograph: Path
-) -> dict[str, object]:
-    config, half = configured(name, arguments.size, arguments.steps), arguments.steps // 2
+def prove(name: str, size: str, steps: int, dataset: Path, workdir: Path, photograph: Path) -> dict[str, object]:
+    config = configured(name, size, steps)
     started = time.process_time()
     folder = train(config, dataset, workdir / "undisturbed")
     spent = time.process_time() - started
