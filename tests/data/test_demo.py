@@ -8,6 +8,7 @@ from PIL import Image
 
 from rgsud_lib.config import DataConfig
 from rgsud_lib.data import demo
+from rgsud_lib.data.degradations import DEGRADATIONS, Degradation
 from rgsud_lib.data.demo import make_demo_data, views
 from rgsud_lib.data.prepare import prepare_dataset, source_digest
 from rgsud_lib.errors import DataError
@@ -32,6 +33,14 @@ def test_pairs_differ_by_added_rain(made: tuple[str, str, str]) -> None:
         assert (after >= before).all() and 0.5 < np.mean(after - before) < 90
 
 
+def test_hazy_pairs_are_paler(tmp_path: Path) -> None:
+    rainy, clean, paired = make_demo_data(tmp_path / "haze", "haze")
+    for target in sorted(Path(paired, "clean").iterdir()):
+        before, after = (np.asarray(Image.open(path), float) for path in (target, Path(paired, "rain", target.name)))
+        assert after.std() < before.std()
+    assert len(list(Path(rainy).iterdir())) == 13 and Path(clean).is_dir()
+
+
 def test_same_files_each_time_and_nothing_half_made(
     made: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,7 +48,7 @@ def test_same_files_each_time_and_nothing_half_made(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("rgsud_lib.data.rain.draw_rain", fail)
+        patch.setitem(DEGRADATIONS, "rain", Degradation(fail, fail))
         with pytest.raises(KeyboardInterrupt):
             make_demo_data(tmp_path / "again")
         assert not (tmp_path / "again").exists()

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from rgsud_lib.config import CriticConfig
+from rgsud_lib.data.degradations import DEGRADATIONS
 from rgsud_lib.data.images import to_tensor
 from rgsud_lib.data.rain import draw_rain
 from rgsud_lib.errors import BundleError, DataError
@@ -151,7 +152,8 @@ def _alter(path: Path, part: str) -> None:
 def test_made_up_outputs_are_images_and_cover_good_and_bad():
     clean = to_tensor(np.stack(scenes(0, 4)))[..., :64, :64]
     rainy = draw_rain(clean, 1)
-    outputs = [imperfect(clean, rainy, [torch.nn.Identity()], np.random.default_rng(seed)) for seed in range(30)]
+    rain = DEGRADATIONS["rain"]
+    outputs = [imperfect(clean, rainy, [torch.nn.Identity()], np.random.default_rng(seed), rain) for seed in range(30)]
     psnr = torch.cat([_psnr(output, clean) for output in outputs])
     assert all(output.shape == clean.shape and output.min() >= 0 and output.max() <= 1 for output in outputs)
     assert psnr.max() > 38
