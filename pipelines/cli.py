@@ -194,8 +194,9 @@ def derain(
     source: Annotated[str, typer.Argument(metavar="IMAGE_OR_DIR", help="s3:// too")],
     target: Annotated[str, typer.Argument(metavar="OUT", help="s3:// too")],
     model: Annotated[
-        str, typer.Option(help="a .safetensors file, a stage's folder, a workdir (s3:// too), models:/rgsud@champion")
-    ] = RUNS,
+        str | None,
+        typer.Option(help="a .safetensors file, stage's folder, workdir (s3:// too), models:/rgsud@champion"),
+    ] = None,
     tile: Annotated[int, typer.Option(help="larger images are done in tiles of this side, in pixels")] = 512,
     overlap: Annotated[int, typer.Option(help="over which neighbouring tiles are blended, in pixels")] = 32,
     mirror: Annotated[bool, typer.Option("--mirror", help="average with the mirror image: slower, better")] = False,
@@ -210,9 +211,11 @@ def derain(
     rgsud derain my/rain derained --model models:/rgsud@champion
     """
     from rgsud_lib.inference import derain_path
+    from rgsud_lib.research_model import usual_model
     from rgsud_lib.storage.local_copies import local_source, local_target
     from rgsud_lib.storage.remote import model_path
 
+    model = model or usual_model(RUNS)
     if model.startswith("models:/"):
         from rgsud_lib.registry import model_file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 
 def provenance() -> dict[str, Any]:
-    """Command, date, commit of the checkout ("unknown" outside of one), device and versions."""
+    """Command, date, commit of the checkout (outside of one: RGSUD_COMMIT, else "unknown"), device and versions."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -21,7 +22,7 @@ def provenance() -> dict[str, Any]:
     return {
         "command": " ".join([*program, *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
-        "commit": commit or "unknown",
+        "commit": commit or os.environ.get("RGSUD_COMMIT", "unknown"),
         "device": gpu or f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }

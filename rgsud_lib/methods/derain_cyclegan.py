@@ -55,9 +55,7 @@ class DerainCycleGAN(CycleGAN):
         """G_R: rain-free scenes, B x 3 x H x W, with the rain of a mask, B x 1 x H x W."""
         return self.generator(scenes, rain.expand_as(scenes))
 
-    def attentive_losses(
-        self, batch: Batch, rain: Tensor, restored: Tensor, pseudo_rainy: Tensor
-    ) -> dict[str, Tensor]:
+    def attentive_losses(self, batch: Batch, rain: Tensor, restored: Tensor, pseudo_rainy: Tensor) -> dict[str, Tensor]:
         """The sum that the released code minimises for G_N, G_R and U-ARSE."""
         return {
             "adversarial": self.adversarial_loss(restored, pseudo_rainy),
