@@ -57,11 +57,9 @@ def phase_seconds(config: Config, dataset: Path, folder: Path, steps: int) -> di
 
 
 def _parts(rows: list[dict[str, Any]], phase: str) -> dict[str, float]:
-    """Medians over the phase's rows, the first left out: it warms up."""
+    """Means over the phase's rows, the first left out: it warms up."""
     own = [row for row in rows if row["phase"] == phase][1:]
-    parts = {
-        part: statistics.median(row[f"time/{part}_seconds"] for row in own) for part in ("data", "step", "scoring")
-    }
+    parts = {part: statistics.mean(row[f"time/{part}_seconds"] for row in own) for part in ("data", "step", "scoring")}
     return {**parts, "all": sum(parts.values())}
 
 

@@ -114,7 +114,7 @@ class Agenda:
 
     @cached_property
     def dataset(self) -> Path:
-        """Rain100L's rainy images and the clean photographs, prepared; pictures that were left behind are read again."""
+        """Rain100L's rainy images and the clean photographs, prepared; pictures left behind are read again."""
         (source,), _ = find_sets(self.data, [SET])
         sources = source.rainy, source.clean, source.paired
         for folder in self.work.glob("stages/prepare-*"):
@@ -171,7 +171,9 @@ def plug_in(agenda: Agenda) -> dict[str, Any]:
     settings, rows = (*agenda.basic, *agenda.steps(0.2)), agenda.scale.plug_in
     request = Request("plug-in", agenda.data, agenda.work, "cpu", settings, seeds=(0,), rows=rows, sets=(SET,))
     text, page = make_table(request)
-    return {"table": text, **json.loads(page.with_suffix(".json").read_text())}
+    record = json.loads(page.with_suffix(".json").read_text())
+    outcomes = [{name: value for name, value in each.items() if name != "model"} for each in record["outcomes"]]
+    return {**record, "table": text, "outcomes": outcomes}
 
 
 def scratch(agenda: Agenda) -> dict[str, Any]:
@@ -214,7 +216,8 @@ def main() -> None:
             continue
         log.info("agenda: %s", name)
         try:
-            write_record(agenda.work / "results" / f"gpu_{name}.json", ITEMS[name](agenda))
+            found = {**ITEMS[name](agenda), "command": "benchmarks/gpu_agenda.sh"}
+            write_record(agenda.work / "results" / f"gpu_{name}.json", found)
         except Preempted as stopped:
             log.info("agenda: %s", stopped)
             sys.exit(124)
