@@ -28,7 +28,7 @@ Removes rain from photographs. **For research only**: the images it was trained 
 | steps | warm start {warm_start}, stage 1 {recycle}, stage 2 {reinforce}; seed {seed} |
 | data | {rainy} rainy images of Rain100L's test set, {clean} photographs of BSDS500 of other scenes |
 | device | {device} |
-| this file on {pairs} pairs of Rain100L | RGB {psnr_rgb:.2f} dB, SSIM {ssim_rgb:.4f}; Y {psnr_y:.2f} dB, SSIM {ssim_y:.4f} |
+| {pairs} pairs of Rain100L | RGB {psnr_rgb:.2f} dB, SSIM {ssim_rgb:.4f}; Y {psnr_y:.2f} dB, SSIM {ssim_y:.4f} |
 | doing nothing on them | RGB {nothing:.2f} dB |
 
 {seen} of these pairs' rainy sides were trained on, without their clean originals. The last weights were taken; none

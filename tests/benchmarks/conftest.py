@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,7 @@ SIDE = 200  # pixels: the judge's model needs some blocks of 96
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(BENCHMARKS)
-    yield BENCHMARKS
-    for name in [
-        name for name, module in sys.modules.items() if str(BENCHMARKS) in str(getattr(module, "__file__", ""))
-    ]:
-        del sys.modules[name]
+    return BENCHMARKS
 
 
 def scene(seed: int) -> np.ndarray:
