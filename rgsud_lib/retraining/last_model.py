@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rgsud_lib.bundle import MARKER, Bundle, parse_bundle
+from rgsud_lib.bundle import MARKER, Bundle
 from rgsud_lib.config import Config
 from rgsud_lib.data.manifest import MANIFEST, Manifest
 from rgsud_lib.errors import BundleError
+from rgsud_lib.lineage import bundles_in
 from rgsud_lib.stages import STAGES
 from rgsud_lib.storage import transfer
-from rgsud_lib.storage.listing import list_objects
 from rgsud_lib.storage.remote import local_root, open_anywhere
 from rgsud_lib.storage.s3 import is_remote
 
@@ -140,18 +140,7 @@ def _exported(workdir: Place) -> Iterator[LastModel]:
 
 
 def _newest_first(workdir: Place) -> list[tuple[float, Bundle]]:
-    return sorted(_bundles(workdir), key=lambda item: item[0], reverse=True)
-
-
-def _bundles(workdir: Place) -> Iterator[tuple[float, Bundle]]:
-    """When each bundle of a workdir was sealed, and the bundle; of its files none but the marker is read."""
-    if not is_remote(workdir):
-        for marker in Path(workdir).glob(f"stages/*/{MARKER}"):
-            yield marker.stat().st_mtime, parse_bundle(marker.read_bytes(), marker.parent)
-        return
-    for item in list_objects(f"{str(workdir).rstrip('/')}/stages"):
-        if item.name.count("/") == 1 and item.name.endswith(f"/{MARKER}"):
-            yield item.modified, parse_bundle(item.read(), item.address.removesuffix(f"/{MARKER}"))
+    return sorted(bundles_in(workdir), key=lambda item: item[0], reverse=True)
 
 
 def _champion(workdir: Place) -> ModelVersion | None:

@@ -1,0 +1,109 @@
+"""What a bundle was made from: the bundles that it names by digest, theirs, and so on, found among their markers.
+
+Nothing but `bundle.json` files is read, in folders and in S3 alike; what cannot be found is left out (see `gaps`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from rgsud_lib.bundle import MARKER, Bundle, parse_bundle
+from rgsud_lib.errors import BundleError
+from rgsud_lib.storage.listing import list_objects
+from rgsud_lib.storage.remote import find
+from rgsud_lib.storage.s3 import is_remote
+
+Place = Path | str  # a folder or an s3:// address
+Name = tuple[str, str]  # kind and digest
+NO_BUNDLES = ("sources", "shard")  # inputs that are none: the image files, and which part of a stage's work it was
+OTHER_KINDS = {"earlier": "dataset"}  # inputs whose name is not their kind
+
+
+def walk(place: Place, elsewhere: Iterable[Place] = ()) -> list[Bundle]:
+    """The bundle at a stage's folder or `s3://` address and all that it was made from, each once, inputs first.
+
+    Looked for in the bundle's own workdir and in the workdirs `elsewhere`. Raises BundleError: no bundle at `place`;
+    DataError: S3 refuses or cannot be reached.
+    """
+    bundle = marker_at(place)
+    own = workdir_of(place)
+    return ancestors(bundle, known([*([own] if own else []), *elsewhere]))
+
+
+def gaps(bundles: Iterable[Bundle]) -> list[Name]:
+    """The inputs of these bundles that are not among them: removed, or made in another workdir."""
+    bundles = list(bundles)
+    there = {(bundle.kind, bundle.digest) for bundle in bundles}
+    named = dict.fromkeys(name for bundle in bundles for name in inputs_of(bundle))
+    return [name for name in named if name not in there]
+
+
+def inputs_of(bundle: Bundle) -> list[Name]:
+    """Kind and digest of the bundles that a bundle was made from."""
+    inputs = ((OTHER_KINDS.get(name, name), digest) for name, digest in bundle.inputs.items() if name not in NO_BUNDLES)
+    return list(dict.fromkeys(inputs))
+
+
+def ancestors(bundle: Bundle, bundles: dict[Name, Bundle]) -> list[Bundle]:
+    """A bundle and those among `bundles` that it was made from, each once, inputs first."""
+    ordered: dict[Name, Bundle] = {}
+
+    def visit(current: Bundle, waiting: frozenset[Name]) -> None:
+        name = (current.kind, current.digest)
+        if name in ordered or name in waiting:
+            return
+        for wanted in inputs_of(current):
+            if wanted in bundles:
+                visit(bundles[wanted], waiting | {name})
+        ordered[name] = current
+
+    visit(bundle, frozenset())
+    return list(ordered.values())
+
+
+def known(workdirs: Iterable[Place]) -> dict[Name, Bundle]:
+    """The bundles of some workdirs; of equal ones the newest of the first workdir that has it."""
+    found: dict[Name, Bundle] = {}
+    for workdir in dict.fromkeys(str(workdir).rstrip("/") for workdir in workdirs):
+        for _, bundle in sorted(bundles_in(workdir), key=lambda item: item[0], reverse=True):
+            found.setdefault((bundle.kind, bundle.digest), bundle)
+    return found
+
+
+def bundles_in(workdir: Place) -> Iterator[tuple[float, Bundle]]:
+    """When each bundle of a workdir was sealed (Unix time), and the bundle; of its files none but the marker is read.
+
+    Raises as `parse_bundle`; DataError: S3 refuses or cannot be reached.
+    """
+    if not is_remote(workdir):
+        for marker in Path(workdir).glob(f"stages/*/{MARKER}"):
+            yield marker.stat().st_mtime, parse_bundle(marker.read_bytes(), marker.parent)
+        return
+    for item in list_objects(f"{str(workdir).rstrip('/')}/stages"):
+        if item.name.count("/") == 1 and item.name.endswith(f"/{MARKER}"):
+            yield item.modified, parse_bundle(item.read(), item.address.removesuffix(f"/{MARKER}"))
+
+
+def marker_at(place: Place) -> Bundle:
+    """The bundle of a folder or an `s3://` address, its other files unread. Raises BundleError: there is none."""
+    address = str(place).rstrip("/")
+    marker = Path(address) / MARKER
+    if is_remote(address):
+        found = find(address)
+    else:
+        found = parse_bundle(marker.read_bytes(), marker.parent) if marker.is_file() else None
+    if found is None:
+        raise BundleError(f"{place} is not a finished bundle ({MARKER} is missing); give the folder of a stage")
+    return found
+
+
+def workdir_of(place: Place) -> Place | None:
+    """The workdir of a stage's folder, or of the copy of the export in `WORKDIR/export`; None: it lies in none."""
+    if is_remote(place):
+        workdir, stages, _ = str(place).rstrip("/").rpartition("/stages/")
+        return workdir if stages else None
+    above = Path(place).absolute().parent
+    if above.name == "stages":
+        return above.parent
+    return above if (above / "stages").is_dir() else None
