@@ -5,7 +5,7 @@ Nothing but `bundle.json` files is read, in folders and in S3 alike; what cannot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from rgsud_lib.bundle import MARKER, Bundle, parse_bundle
@@ -26,17 +26,22 @@ def walk(place: Place, elsewhere: Iterable[Place] = ()) -> list[Bundle]:
     Looked for in the bundle's own workdir and in the workdirs `elsewhere`. Raises BundleError: no bundle at `place`;
     DataError: S3 refuses or cannot be reached.
     """
-    bundle = marker_at(place)
-    own = workdir_of(place)
-    return ancestors(bundle, known([*([own] if own else []), *elsewhere]))
+    bundle, own = marker_at(place), workdir_of(place)
+    bundles = known([*([own] if own else []), *elsewhere]) | {name_of(bundle): bundle}
+    names = inputs_first(name_of(bundle), lambda name: inputs_of(bundles[name]) if name in bundles else ())
+    return [bundles[name] for name in names if name in bundles]
 
 
 def gaps(bundles: Iterable[Bundle]) -> list[Name]:
     """The inputs of these bundles that are not among them: removed, or made in another workdir."""
     bundles = list(bundles)
-    there = {(bundle.kind, bundle.digest) for bundle in bundles}
+    there = set(map(name_of, bundles))
     named = dict.fromkeys(name for bundle in bundles for name in inputs_of(bundle))
     return [name for name in named if name not in there]
+
+
+def name_of(bundle: Bundle) -> Name:
+    return bundle.kind, bundle.digest
 
 
 def inputs_of(bundle: Bundle) -> list[Name]:
@@ -45,21 +50,18 @@ def inputs_of(bundle: Bundle) -> list[Name]:
     return list(dict.fromkeys(inputs))
 
 
-def ancestors(bundle: Bundle, bundles: dict[Name, Bundle]) -> list[Bundle]:
-    """A bundle and those among `bundles` that it was made from, each once, inputs first."""
-    ordered: dict[Name, Bundle] = {}
+def inputs_first(start: Name, inputs: Callable[[Name], Iterable[Name]]) -> list[Name]:
+    """All that `inputs` leads to from `start`, each once, after what it was made from; `start` is the last."""
+    ordered: dict[Name, None] = {}
 
-    def visit(current: Bundle, waiting: frozenset[Name]) -> None:
-        name = (current.kind, current.digest)
-        if name in ordered or name in waiting:
-            return
-        for wanted in inputs_of(current):
-            if wanted in bundles:
-                visit(bundles[wanted], waiting | {name})
-        ordered[name] = current
+    def visit(name: Name, waiting: frozenset[Name]) -> None:
+        if name not in ordered and name not in waiting:
+            for wanted in inputs(name):
+                visit(wanted, waiting | {name})
+            ordered[name] = None
 
-    visit(bundle, frozenset())
-    return list(ordered.values())
+    visit(start, frozenset())
+    return list(ordered)
 
 
 def known(workdirs: Iterable[Place]) -> dict[Name, Bundle]:
@@ -67,7 +69,7 @@ def known(workdirs: Iterable[Place]) -> dict[Name, Bundle]:
     found: dict[Name, Bundle] = {}
     for workdir in dict.fromkeys(str(workdir).rstrip("/") for workdir in workdirs):
         for _, bundle in sorted(bundles_in(workdir), key=lambda item: item[0], reverse=True):
-            found.setdefault((bundle.kind, bundle.digest), bundle)
+            found.setdefault(name_of(bundle), bundle)
     return found
 
 
