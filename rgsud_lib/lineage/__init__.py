@@ -21,7 +21,7 @@ OTHER_KINDS = {"earlier": "dataset"}  # inputs whose name is not their kind
 
 
 def walk(place: Place, elsewhere: Iterable[Place] = ()) -> list[Bundle]:
-    """The bundle at a stage's folder or `s3://` address and all that it was made from, each once, inputs first.
+    """The bundle at a stage's folder or `s3://` address and all that it was made from, each once, before its own inputs.
 
     Looked for in the bundle's own workdir and in the workdirs `elsewhere`. Raises BundleError: no bundle at `place`;
     DataError: S3 refuses or cannot be reached.
@@ -29,7 +29,7 @@ def walk(place: Place, elsewhere: Iterable[Place] = ()) -> list[Bundle]:
     bundle, own = marker_at(place), workdir_of(place)
     bundles = known([*([own] if own else []), *elsewhere]) | {name_of(bundle): bundle}
     names = inputs_first(name_of(bundle), lambda name: inputs_of(bundles[name]) if name in bundles else ())
-    return [bundles[name] for name in names if name in bundles]
+    return [bundles[name] for name in reversed(names) if name in bundles]
 
 
 def gaps(bundles: Iterable[Bundle]) -> list[Name]:
@@ -68,23 +68,17 @@ def known(workdirs: Iterable[Place]) -> dict[Name, Bundle]:
     """The bundles of some workdirs; of equal ones the newest of the first workdir that has it."""
     found: dict[Name, Bundle] = {}
     for workdir in dict.fromkeys(str(workdir).rstrip("/") for workdir in workdirs):
-        for _, bundle in sorted(bundles_in(workdir), key=lambda item: item[0], reverse=True):
+        for _, bundle in newest_first(workdir):
             found.setdefault(name_of(bundle), bundle)
     return found
 
 
-def bundles_in(workdir: Place) -> Iterator[tuple[float, Bundle]]:
+def newest_first(workdir: Place) -> list[tuple[float, Bundle]]:
     """When each bundle of a workdir was sealed (Unix time), and the bundle; of its files none but the marker is read.
 
     Raises as `parse_bundle`; DataError: S3 refuses or cannot be reached.
     """
-    if not is_remote(workdir):
-        for marker in Path(workdir).glob(f"stages/*/{MARKER}"):
-            yield marker.stat().st_mtime, parse_bundle(marker.read_bytes(), marker.parent)
-        return
-    for item in list_objects(f"{str(workdir).rstrip('/')}/stages"):
-        if item.name.count("/") == 1 and item.name.endswith(f"/{MARKER}"):
-            yield item.modified, parse_bundle(item.read(), item.address.removesuffix(f"/{MARKER}"))
+    return sorted(_bundles(workdir), key=lambda item: item[0], reverse=True)
 
 
 def marker_at(place: Place) -> Bundle:
@@ -109,3 +103,13 @@ def workdir_of(place: Place) -> Place | None:
     if above.name == "stages":
         return above.parent
     return above if (above / "stages").is_dir() else None
+
+
+def _bundles(workdir: Place) -> Iterator[tuple[float, Bundle]]:
+    if not is_remote(workdir):
+        for marker in Path(workdir).glob(f"stages/*/{MARKER}"):
+            yield marker.stat().st_mtime, parse_bundle(marker.read_bytes(), marker.parent)
+        return
+    for item in list_objects(f"{str(workdir).rstrip('/')}/stages"):
+        if item.name.count("/") == 1 and item.name.endswith(f"/{MARKER}"):
+            yield item.modified, parse_bundle(item.read(), item.address.removesuffix(f"/{MARKER}"))

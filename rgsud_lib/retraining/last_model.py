@@ -18,7 +18,7 @@ from rgsud_lib.bundle import MARKER, Bundle
 from rgsud_lib.config import Config
 from rgsud_lib.data.manifest import MANIFEST, Manifest
 from rgsud_lib.errors import BundleError
-from rgsud_lib.lineage import bundles_in
+from rgsud_lib.lineage import newest_first
 from rgsud_lib.stages import STAGES
 from rgsud_lib.storage import transfer
 from rgsud_lib.storage.remote import local_root, open_anywhere
@@ -127,20 +127,16 @@ def _finished(stage: str, config: Config, workdir: Place) -> list[Bundle]:
     """The workdir's bundles of a stage with these settings, newest first."""
     kind, sections = STAGES[stage]
     digest = config.digest(*sections)
-    return [bundle for _, bundle in _newest_first(workdir) if (bundle.kind, bundle.config_digest) == (kind, digest)]
+    return [bundle for _, bundle in newest_first(workdir) if (bundle.kind, bundle.config_digest) == (kind, digest)]
 
 
 def _exported(workdir: Place) -> Iterator[LastModel]:
-    found = _newest_first(workdir)
+    found = newest_first(workdir)
     by_digest = {(bundle.kind, bundle.digest): bundle for _, bundle in found}
     for exported, bundle in found:
         parts = [by_digest.get((kind, bundle.inputs.get(kind, ""))) for kind in ("dataset", "reinforced")]
         if bundle.kind == "export" and all(parts):
             yield LastModel(Path(bundle.path).name, *parts, bundle.digest, exported)
-
-
-def _newest_first(workdir: Place) -> list[tuple[float, Bundle]]:
-    return sorted(bundles_in(workdir), key=lambda item: item[0], reverse=True)
 
 
 def _champion(workdir: Place) -> ModelVersion | None:
