@@ -16,12 +16,12 @@ from rgsud_lib.storage.s3 import is_remote
 
 Place = Path | str  # a folder or an s3:// address
 Name = tuple[str, str]  # kind and digest
-NO_BUNDLES = ("sources", "shard")  # inputs that are none: the image files, and which part of a stage's work it was
+RAW, SHARD = "sources", "shard"  # inputs that are no bundles: the image files, and which part of a stage's work it was
 OTHER_KINDS = {"earlier": "dataset"}  # inputs whose name is not their kind
 
 
 def walk(place: Place, elsewhere: Iterable[Place] = ()) -> list[Bundle]:
-    """The bundle at a stage's folder or `s3://` address and all that it was made from, each once, before its own inputs.
+    """The bundle at a stage's folder or `s3://` address and all that it was made from, each once, ahead of its inputs.
 
     Looked for in the bundle's own workdir and in the workdirs `elsewhere`. Raises BundleError: no bundle at `place`;
     DataError: S3 refuses or cannot be reached.
@@ -37,7 +37,7 @@ def gaps(bundles: Iterable[Bundle]) -> list[Name]:
     bundles = list(bundles)
     there = set(map(name_of, bundles))
     named = dict.fromkeys(name for bundle in bundles for name in inputs_of(bundle))
-    return [name for name in named if name not in there]
+    return [name for name in named if name not in there and name[0] != RAW]
 
 
 def name_of(bundle: Bundle) -> Name:
@@ -45,8 +45,8 @@ def name_of(bundle: Bundle) -> Name:
 
 
 def inputs_of(bundle: Bundle) -> list[Name]:
-    """Kind and digest of the bundles that a bundle was made from."""
-    inputs = ((OTHER_KINDS.get(name, name), digest) for name, digest in bundle.inputs.items() if name not in NO_BUNDLES)
+    """Kind and digest of the bundles, and of the raw images, that a bundle was made from."""
+    inputs = ((OTHER_KINDS.get(name, name), digest) for name, digest in bundle.inputs.items() if name != SHARD)
     return list(dict.fromkeys(inputs))
 
 

@@ -12,15 +12,34 @@ from typing import TYPE_CHECKING
 from rgsud_lib.bundle import Bundle
 from rgsud_lib.errors import BundleError, RegistryError
 from rgsud_lib.lineage import Name, Place
-from rgsud_lib.stages import STAGES
+from rgsud_lib.registry import EXPORT_DIGEST
+from rgsud_lib.stages import INPUTS, STAGES
 from rgsud_lib.storage.remote import local_root
 from rgsud_lib.tracking.mlflow_models import BUNDLE_DIGEST, BUNDLE_PATH
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
 
     from rgsud_lib.registry import Registry
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of the registry, with its aliases."""
+
+    number: str
+    aliases: list[str]
+    tags: dict[str, str]
+
+    @property
+    def export(self) -> Name:
+        return "export", self.tags.get(EXPORT_DIGEST, "")
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What its export was made from, as its tags say."""
+        named = ((kind, self.tags.get(f"rgsud.{kind}_digest")) for kind in INPUTS["export"])
+        return {kind: digest for kind, digest in named if digest}
 
 
 @dataclass(frozen=True)
@@ -40,13 +59,13 @@ class Memory:
             raise RegistryError(f"{workdir} has no mlflow.db, and MLFLOW_TRACKING_URI is not set")
         return cls(Registry.open(workdir))
 
-    def versions(self) -> list[tuple[ModelVersion, list[str]]]:
-        """The registry's versions, each with its aliases."""
-        aliases = self.registry.aliases()
-        return [
-            (version, sorted(alias for alias, number in aliases.items() if number == str(version.version)))
-            for version in self.registry.versions()
-        ]
+    def versions(self) -> list[Version]:
+        """The registry's versions, newest first."""
+        aliases: dict[str, list[str]] = {}
+        for alias, number in sorted(self.registry.aliases().items()):
+            aliases.setdefault(number, []).append(alias)
+        found = self.registry.versions()
+        return [Version(str(one.version), aliases.get(str(one.version), []), one.tags) for one in found]
 
     def bundle(self, name: Name) -> Bundle | None:
         """A bundle as the run that made it describes it (no files, no facts), None where no run does."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 NAME = "derainer"
-MODEL_ID, BUNDLE_DIGEST = "rgsud.model_id", "rgsud.bundle_digest"
+MODEL_ID, BUNDLE_DIGEST, BUNDLE_PATH = "rgsud.model_id", "rgsud.bundle_digest", "rgsud.bundle_path"
 COMPANIONS = ("*.safetensors", "model_card.md")  # what `rgsud derain` reads, and what a person reads
 
 
