@@ -14,6 +14,7 @@ from rgsud_lib import __version__
 from rgsud_pipelines.commands.bench import bench
 from rgsud_pipelines.commands.data import data
 from rgsud_pipelines.commands.doctor import doctor
+from rgsud_pipelines.commands.lineage import lineage
 from rgsud_pipelines.commands.new_data import new_data
 from rgsud_pipelines.commands.pipeline import pipeline
 from rgsud_pipelines.commands.registry import registry
@@ -296,6 +297,7 @@ def show_config(preset: Preset = "demo", settings: Override = None) -> None:
 
 
 app.command()(doctor)
+app.command()(lineage)
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def _counts(facts: dict[str, Any]) -> list[str]:
         return []
     trained = f"trained on {facts['rainy_train']} rainy, {facts['clean_train']} clean"
     held = f"held back {facts['rainy_validation']} rainy, {facts['clean_validation']} clean"
-    return [f"{trained}; {held}; {facts['pairs']} pairs"]
+    return [trained, f"{held}; {facts['pairs']} pairs"]
 
 
 def _pool(facts: dict[str, Any], files: dict[str, str]) -> list[str]:

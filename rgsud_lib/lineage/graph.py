@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from rgsud_lib.lineage import RAW, Name, Place, inputs_first, inputs_of, name_of
@@ -23,6 +24,7 @@ TITLES = {
     "version": "version",
 }
 
+STATES = {"found": "", "gone": " (gone)", "unknown": " (not found)"}
 RUNS = "rgsud-runs"  # the workdir where none is named
 
 
@@ -45,6 +47,11 @@ class Node:
         kind, digest = self.name
         return f"{TITLES.get(kind, kind)} {digest}"
 
+    @property
+    def lines(self) -> list[str]:
+        """All of it in words, its title first."""
+        return [f"{self.title}{STATES[self.state]}", *self.about, *([self.place] if self.place else [])]
+
 
 @dataclass(frozen=True)
 class Lineage:
@@ -62,13 +69,29 @@ class Lineage:
         return asdict(self) | {"nodes": [asdict(node) for node in self.nodes.values()]}
 
     def steps(self, name: Name) -> list[Name]:
-        """The inputs of a thing that are not the inputs of another of its inputs too: what to draw."""
-        inputs = [wanted for wanted in self.nodes[name].inputs if wanted in self.nodes]
-        behind = {far for near in inputs for far in inputs_first(near, self._inputs)[:-1]}
-        return [wanted for wanted in inputs if wanted not in behind]
+        """The inputs of a thing that are not behind another of its inputs too: what to draw."""
+        return self._steps[name]
 
-    def _inputs(self, name: Name) -> Iterable[Name]:
-        return (wanted for wanted in self.nodes[name].inputs if wanted in self.nodes)
+    def uses(self, name: Name) -> list[Name]:
+        """What has a thing among its `steps`."""
+        return self._uses[name]
+
+    @cached_property
+    def _steps(self) -> dict[Name, list[Name]]:
+        inputs = {name: [near for near in node.inputs if near in self.nodes] for name, node in self.nodes.items()}
+        behind = {name: set(inputs_first(name, inputs.__getitem__)[:-1]) for name in inputs}
+        return {
+            name: [near for near in nears if not any(near in behind[other] for other in nears)]
+            for name, nears in inputs.items()
+        }
+
+    @cached_property
+    def _uses(self) -> dict[Name, list[Name]]:
+        uses: dict[Name, list[Name]] = {name: [] for name in self.nodes}
+        for name, nears in self._steps.items():
+            for near in nears:
+                uses[near].append(name)
+        return uses
 
 
 def trace(asked: str, workdirs: Iterable[Place] = ()) -> Lineage:
@@ -94,7 +117,8 @@ def trace(asked: str, workdirs: Iterable[Place] = ()) -> Lineage:
     results = dict.fromkeys(
         name for root in roots for name in reversed(inputs_first(root, lambda name: uses.get(name, [])))
     )
-    nodes = {name: _node(name, shelf, versions, inputs(name)) for name in sources | results}
+    in_order = dict.fromkeys([*reversed(sources), *results])
+    nodes = {name: _node(name, shelf, versions, inputs(name)) for name in in_order}
     notes = [*shelf.notes, *(note for node in nodes.values() if (note := _note(node, shelf)))]
     return Lineage(asked, tuple(roots), tuple(sources), tuple(results), nodes, tuple(notes))
 
