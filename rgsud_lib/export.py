@@ -26,11 +26,12 @@ from rgsud_lib.config import Config
 from rgsud_lib.data.images import to_tensor
 from rgsud_lib.data.manifest import Dataset
 from rgsud_lib.errors import BundleError
-from rgsud_lib.evaluation.verdict import GROUPS, decimals, label, shown_metrics, transductive_note
 from rgsud_lib.files import write_bytes
 from rgsud_lib.inference import load_derainer, save_derainer, weights_digest
-from rgsud_lib.scorer_names import licences
+from rgsud_lib.model_card import CARD, STRIP, Made, model_card
+from rgsud_lib.revision import commit
 from rgsud_lib.tracking import StageRun
+from rgsud_lib.tracking.mlflow_models import SCORES
 
 NAME = "rgsud-derainer"
 INPUT, OUTPUT = "rainy", "derained"
@@ -59,16 +60,19 @@ def export_model(
 ) -> dict[str, Any]:
     """Write rgsud-derainer.safetensors, .onnx and model_card.md into `folder`; log the MLflow model through `run`.
 
-    Without tracking there is no MLflow model, and the card says so. Returns the bundle's facts.
+    The evaluation's metrics.json and strip.png, which the card shows, lie beside it. Without tracking there is no
+    MLflow model, and the card says so. Returns the bundle's facts.
     Raises BundleError where a file that was loaded back differs from PyTorch by more than export.tolerance.
     """
     derainer = load_derainer(reinforced)
-    data = Dataset.open(dataset)
-    summary = json.loads((open_bundle(evaluation, "evaluation").path / "metrics.json").read_text())
+    data, evaluated = Dataset.open(dataset), open_bundle(evaluation, "evaluation")
+    for name in {SCORES, STRIP} & evaluated.files.keys():
+        write_bytes(folder / name, (evaluation / name).read_bytes())
     provenance = {
         "code_version": __version__,
         "dataset_digest": data.digest,
         "reinforced_digest": open_bundle(reinforced, "reinforced").digest,
+        "evaluation_digest": evaluated.digest,
         "config_digest": config.digest(),
         "weights_digest": weights_digest(derainer.state_dict()),
     }
@@ -85,7 +89,11 @@ def export_model(
     _check_differences(difference, config.export.tolerance)
     parameters = sum(parameter.numel() for parameter in derainer.parameters())
     facts = {"model": NAME, "parameters": parameters, "opset": config.export.opset, "max_difference": difference}
-    write_bytes(folder / "model_card.md", model_card(config, data, summary, facts | provenance).encode())
+    card = Made(
+        config, open_bundle(dataset, "dataset"), data.manifest, json.loads((folder / SCORES).read_text()),
+        facts | provenance | {"commit": commit()}, (folder / STRIP).is_file(), COMPARED_SIZES,
+    )  # fmt: skip
+    write_bytes(folder / CARD, model_card(card).encode())
     _log(folder, run)
     return facts | {"weights_digest": provenance["weights_digest"]}
 
@@ -136,34 +144,6 @@ def save_mlflow_model(onnx: Path, target: Path) -> Path:
     )
     _link_equal(onnx, target / "model.onnx")
     return target
-
-
-def model_card(config: Config, data: Dataset, summary: dict[str, Any], facts: dict[str, Any]) -> str:
-    """The card (Markdown): what the model is, how well it does and on what, its limits, how to load it."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("rgsud_lib", ".")
-    environment = Environment(  # noqa: S701 (Markdown; nothing in it comes from a file's name or content)
-        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    counts = {
-        f"{role}_{split}": len(data.select(role, split))
-        for role in ("rainy", "clean")
-        for split in ("train", "validation")
-    }
-    return environment.get_template("model_card.md.jinja").render(
-        config=config,
-        summary=summary,
-        groups=[group for group in GROUPS if summary[group]],
-        transductive=transductive_note(summary),
-        counts=counts,
-        facts=facts,
-        label=label,
-        shown_metrics=shown_metrics,
-        licences=licences(config.reward.scorer, config.evaluation.judge),
-        decimals=decimals,
-        sizes=COMPARED_SIZES,
-    )
 
 
 class _Clamped(nn.Module):
@@ -219,7 +199,9 @@ def _check_differences(difference: dict[str, float], tolerance: float) -> None:
 
 
 def _log(folder: Path, run: StageRun) -> None:
-    run.log_artifact(folder / "model_card.md")
+    for name in (CARD, STRIP):
+        if (folder / name).is_file():
+            run.log_artifact(folder / name)
     if run.run_id is not None:
         from rgsud_lib.tracking.mlflow_models import add_companions
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,11 @@ from rgsud_lib.doctor import check_node
 from rgsud_lib.errors import TrainingError
 from rgsud_lib.fan_out import Parts, Shard
 from rgsud_lib.files import CHECKPOINT, link_tree
+from rgsud_lib.storage.listing import canonical
 from rgsud_lib.storage.remote import finish, is_finished, open_anywhere, pulled
 from rgsud_lib.storage.s3 import is_remote
 from rgsud_lib.task import exclusive
+from rgsud_lib.tracking.mlflow_models import BUNDLE_DIGEST, BUNDLE_PATH
 
 if TYPE_CHECKING:
     from rgsud_lib.retraining.last_model import LastModel
@@ -54,6 +56,7 @@ INPUTS = {
     "evaluate": ("dataset", "recycled", "reinforced"),
     "export": ("dataset", "reinforced", "evaluation"),
 }
+ROLES = ("rainy", "clean", "paired")  # of the image sources
 # What a stage does: (its folder, its MLflow run) -> facts for the bundle. Heavy imports happen in there,
 # so that a stage that was finished before costs nothing.
 Work = Callable[[Path, tracking.StageRun], dict[str, Any]]
@@ -72,6 +75,7 @@ def prepare(config: Config, rainy: str, clean: str, paired: str | None, workdir:
     last = earlier_dataset(config, sources, workdir)
     inputs = _sources(sources, last)
     parts = _parts("check", config, {"sources": sources}, shards, workdir)
+    places = {role: canonical(place) for role, place in zip(ROLES, (rainy, clean, paired), strict=True) if place}
 
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
         facts = prepare_dataset(config.data, rainy, clean, paired, folder, last and last.manifest(), parts.folders())
@@ -79,9 +83,9 @@ def prepare(config: Config, rainy: str, clean: str, paired: str | None, workdir:
             _train_critic(config, folder)
         run.log_artifact(folder / "report.html")
         run.log_artifact(folder / "manifest.json")
-        return facts
+        return facts | {"sources": places}
 
-    dataset = _stage("prepare", config, inputs, workdir, work)
+    dataset = _stage("prepare", config, inputs, workdir, work, {"sources": ", ".join(places.values())})
     parts.remove()
     return dataset
 
@@ -137,7 +141,8 @@ def evaluate(
 
     `shards`: how many `score` was asked to do ahead.
     """
-    inputs = _digests(dataset=dataset, recycled=recycled, reinforced=reinforced)
+    bundles = {"dataset": dataset, "recycled": recycled, "reinforced": reinforced}
+    inputs = _digests(**bundles)
     parts = _parts("score", config, inputs, shards, workdir)
 
     def work(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
@@ -149,7 +154,7 @@ def evaluate(
         run.log_metrics(facts["metrics"])
         return facts
 
-    evaluation = _stage("evaluate", config, inputs, workdir, work)
+    evaluation = _stage("evaluate", config, inputs, workdir, work, bundles)
     parts.remove()
     return evaluation
 
@@ -179,8 +184,8 @@ def export(config: Config, dataset: Place, reinforced: Place, evaluation: Place,
 
         return export_model(config, *map(pulled, (dataset, reinforced, evaluation)), folder, run)
 
-    inputs = _digests(dataset=dataset, reinforced=reinforced, evaluation=evaluation)
-    folder = _stage("export", config, inputs, workdir, work)
+    bundles = {"dataset": dataset, "reinforced": reinforced, "evaluation": evaluation}
+    folder = _stage("export", config, _digests(**bundles), workdir, work, bundles)
     if not is_remote(folder):
         link_tree(Path(folder), Path(workdir) / "export")
     return folder
@@ -254,11 +259,16 @@ def _train(stage: str, config: Config, bundles: dict[str, Place], workdir: Place
 
         if launch(stage, config, bundles, workdir, f"{stage}-{key}") and not is_finished(place):
             raise TrainingError(f"the processes of {stage} ended without leaving a bundle in {place}")
-    return _stage(stage, config, inputs, workdir, work)
+    return _stage(stage, config, inputs, workdir, work, bundles)
 
 
-def _stage(stage: str, config: Config, inputs: dict[str, str], workdir: Place, work: Work) -> Place:
-    """Return the stage's sealed bundle, doing or resuming `work` where it is not finished."""
+def _stage(
+    stage: str, config: Config, inputs: dict[str, str], workdir: Place, work: Work, places: Mapping[str, Place] = {}
+) -> Place:
+    """Return the stage's sealed bundle, doing or resuming `work` where it is not finished.
+
+    `places`: where inputs lie, for the record.
+    """
     kind, sections = KINDS[stage]
     config_digest = config.digest(*sections)
     key = stage_key(stage, config, inputs)
@@ -270,11 +280,11 @@ def _stage(stage: str, config: Config, inputs: dict[str, str], workdir: Place, w
             check_node(stage, workdir)
         with tracking.stage_run(stage, config, workdir, key) as run:
             for name, digest in inputs.items():
-                run.log_input(name, digest, source=str(workdir), context=stage)
+                run.log_input(name, digest, source=str(places.get(name, workdir)), context=stage)
             facts = work(folder, run)
             bundle = seal(folder, kind, config_digest, inputs, facts)
             # Before it is delivered: after a kill in between, the next attempt finds the bundle and opens no run.
-            run.set_tags({"rgsud.bundle_digest": bundle.digest, "rgsud.bundle_path": place})
+            run.set_tags({BUNDLE_DIGEST: bundle.digest, BUNDLE_PATH: place})
             deliver()
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,14 @@ import onnxruntime
 import pytest
 import torch
 
-from rgsud_lib.bundle import seal
+from rgsud_lib.bundle import open_bundle, seal
+from rgsud_lib.data.manifest import Dataset
 from rgsud_lib.errors import BundleError
 from rgsud_lib.evaluation.evaluate import evaluate_models
+from rgsud_lib.evaluation.verdict import decimals, label, shown_metrics
 from rgsud_lib.export import MLFLOW_MODEL, export_model
 from rgsud_lib.inference import load_derainer, weights_digest
+from rgsud_lib.revision import commit
 from rgsud_lib.tracking import StageRun
 
 
@@ -81,7 +86,7 @@ def test_mlflow_model_has_a_signature_and_predicts(exported: tuple[Path, dict, R
 
     folder, facts, run = exported
     assert facts["max_difference"]["mlflow"] < 1e-5
-    assert run.artifacts == [folder / "model_card.md"]
+    assert run.artifacts == [folder / "model_card.md", folder / "strip.png"]
     assert run.models == [folder / MLFLOW_MODEL]
     loaded = mlflow.pyfunc.load_model(str(folder / MLFLOW_MODEL))
     taken, given = loaded.metadata.signature.inputs.inputs[0], loaded.metadata.signature.outputs.inputs[0]
@@ -93,33 +98,78 @@ def test_mlflow_model_has_a_signature_and_predicts(exported: tuple[Path, dict, R
 def test_weights_lie_once_and_the_bundle_holds_no_hidden_copy(exported: tuple[Path, dict, Recorder]) -> None:
     folder, _, _ = exported
     assert os.path.samefile(folder / "rgsud-derainer.onnx", folder / MLFLOW_MODEL / "model.onnx")
-    for name in ("rgsud-derainer.safetensors", "model_card.md"):  # for `rgsud derain --model models:/...`
+    for name in (
+        "rgsud-derainer.safetensors",
+        "model_card.md",
+        "strip.png",
+        "metrics.json",
+    ):  # for `rgsud derain --model models:/...`
         assert os.path.samefile(folder / name, folder / MLFLOW_MODEL / name)
     bundle = seal(folder, "export", "0")
-    assert set(bundle.files) == {"rgsud-derainer.safetensors", "rgsud-derainer.onnx", "model_card.md"}
+    assert set(bundle.files) == {
+        "rgsud-derainer.safetensors", "rgsud-derainer.onnx", "model_card.md", "metrics.json", "strip.png",
+    }  # fmt: skip
 
 
-def test_model_card_tells_the_runs_facts(mini_run, evaluation: Path, exported: tuple[Path, dict, Recorder]) -> None:
+def tables(card: str) -> list[list[list[str]]]:
+    """The cells of a card's Markdown tables, without their rules."""
+    found: list[list[list[str]]] = []
+    for before, line in pairwise(["", *card.splitlines()]):
+        if line.startswith("|"):
+            if not before.startswith("|"):
+                found.append([])
+            found[-1].append([cell.strip() for cell in line.strip().strip("|").split("|")])
+    assert all(set("".join(rows[1])) == {"-"} for rows in found), "header, rule and rows without a blank line between"
+    return [[rows[0], *rows[2:]] for rows in found]
+
+
+def test_the_cards_figures_are_those_of_metrics_json(evaluation: Path, exported: tuple[Path, dict, Recorder]) -> None:
     card = (exported[0] / "model_card.md").read_text()
+    assert (exported[0] / "metrics.json").read_bytes() == (evaluation / "metrics.json").read_bytes()
     metrics = json.loads((evaluation / "metrics.json").read_text())
     assert f"**Transductive: {metrics['pairs']['transductive']} of 3 rainy inputs were trained on.**" in card
-    line = next(line for line in card.splitlines() if line.startswith("| stage 2 (this model)"))
-    low, high = metrics["pairs"]["interval"]["reinforced"]["psnr_rgb"]
-    assert f"| {metrics['pairs']['mean']['reinforced']['psnr_rgb']:.2f} ({low:.2f} to {high:.2f}) |" in line
+    compared = 0
+    for group, (header, *rows) in zip(("pairs", "held_back_rainy"), tables(card), strict=False):
+        names = shown_metrics(metrics, group)
+        assert [cell.split(" ↑")[0].split(" ↓")[0] for cell in header[1:]] == [label(name) for name in names]
+        for model, (_, *cells) in zip(metrics["models"], rows, strict=True):
+            for name, cell in zip(names, cells, strict=True):
+                digits, interval = decimals(name), metrics[group]["interval"][model].get(name)
+                expected = f"{metrics[group]['mean'][model][name]:.{digits}f}"
+                expected += f" ({interval[0]:.{digits}f} to {interval[1]:.{digits}f})" if interval else ""
+                assert cell == expected
+                compared += 1
+    assert compared == 4 * 6 + 4 * 2
+    assert "rain_layer ↑ (was the reward)" in card and "stage 2 (this model)" in card
+    assert all(f"- {warning}" in card for warning in metrics["warnings"])
+
+
+def test_the_card_has_no_empty_field_and_says_what_the_model_was_made_from(
+    mini_run, exported: tuple[Path, dict, Recorder]
+) -> None:
+    card = (exported[0] / "model_card.md").read_text()
+    for table in tables(card):
+        assert all(len(row) == len(table[0]) for row in table)
+        assert all(cell for row in table[1:] for cell in row)
+    for empty in ("None", "nan", r"(?<!`)``(?!`)", r"\(\)", "  \n", "Undefined"):
+        assert not re.search(empty, card)
+    sections = re.findall(r"^## (.+)\n\n(?=\S)", card, flags=re.M)
+    assert sections == [
+        "Results", "Sample images", "Promotion gate", "Data", "Limits", "How to load it", "Licences", "Made from",
+    ]  # fmt: skip
+    assert card.startswith("# RGSUD derainer\n")
+    dataset = open_bundle(mini_run.dataset)
+    data = Dataset.open(mini_run.dataset)
+    counts = {row[0]: [int(cell) for cell in row[1:]] for row in tables(card)[2][1:]}
+    assert counts == {
+        role: [len(data.select(role, "train")), len(data.select(role, "validation")), 3] for role in ("rainy", "clean")
+    }
+    for digest in (dataset.digest, dataset.files["manifest.json"][:16], exported[1]["weights_digest"]):
+        assert f"`{digest}`" in card
+    assert f"seed {mini_run.config.training.seed}" in card and mini_run.config.digest() in card
+    assert f"commit {commit()}" in card
     assert "- rain_layer: this project's code, no foreign weights" in card
-    header = next(line for line in card.splitlines() if line.startswith("| model"))
-    assert "PSNR RGB ↑" in header
-    assert "rain_layer ↑ (was the reward)" in header
-    assert exported[1]["weights_digest"] in card
-    assert json.loads((mini_run.dataset / "bundle.json").read_text())["digest"] in card
-    lines = card.splitlines()
-    assert lines[0] == "# RGSUD derainer"
-    # A Markdown table is header, rule and rows without a blank line between them.
-    for number, text in enumerate(lines):
-        if text.startswith("|---"):
-            assert lines[number - 1].startswith("|")
-            assert lines[number + 1].startswith("|")
-            assert lines[number - 1].count("|") == text.count("|") == lines[number + 1].count("|")
+    assert "](strip.png)" in card and (exported[0] / "strip.png").is_file()
 
 
 def test_without_tracking_there_is_no_mlflow_model_and_the_card_says_so(
@@ -131,7 +181,7 @@ def test_without_tracking_there_is_no_mlflow_model_and_the_card_says_so(
     assert set(facts["max_difference"]) == {"safetensors", "onnx"}
     assert "No MLflow model: tracking was off" in (tmp_path / "model_card.md").read_text()
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["model_card.md", "rgsud-derainer.onnx", "rgsud-derainer.safetensors"]
+    assert names == ["metrics.json", "model_card.md", "rgsud-derainer.onnx", "rgsud-derainer.safetensors", "strip.png"]
 
 
 def test_an_onnx_file_of_other_weights_is_refused(

@@ -11,7 +11,7 @@ from pathlib import Path
 from rgsud_lib.bundle import MARKER, Bundle, parse_bundle
 from rgsud_lib.errors import BundleError
 from rgsud_lib.storage.listing import list_objects
-from rgsud_lib.storage.remote import find
+from rgsud_lib.storage.remote import open_anywhere
 from rgsud_lib.storage.s3 import is_remote
 
 Place = Path | str  # a folder or an s3:// address
@@ -26,9 +26,13 @@ def walk(place: Place, elsewhere: Iterable[Place] = ()) -> list[Bundle]:
     Looked for in the bundle's own workdir and in the workdirs `elsewhere`. Raises BundleError: no bundle at `place`;
     DataError: S3 refuses or cannot be reached.
     """
-    bundle, own = marker_at(place), workdir_of(place)
-    bundles = known([*([own] if own else []), *elsewhere]) | {name_of(bundle): bundle}
-    names = inputs_first(name_of(bundle), lambda name: inputs_of(bundles[name]) if name in bundles else ())
+    return behind(read(place), workdir_of(place), *elsewhere)
+
+
+def behind(first: Bundle, *workdirs: Place) -> list[Bundle]:
+    """`walk` from a bundle that was opened elsewhere, such as in the cache of this machine."""
+    bundles = known(workdirs) | {name_of(first): first}
+    names = inputs_first(name_of(first), lambda name: inputs_of(bundles[name]) if name in bundles else ())
     return [bundles[name] for name in reversed(names) if name in bundles]
 
 
@@ -67,7 +71,7 @@ def inputs_first(start: Name, inputs: Callable[[Name], Iterable[Name]]) -> list[
 def known(workdirs: Iterable[Place]) -> dict[Name, Bundle]:
     """The bundles of some workdirs; of equal ones the newest of the first workdir that has it."""
     found: dict[Name, Bundle] = {}
-    for workdir in dict.fromkeys(str(workdir).rstrip("/") for workdir in workdirs):
+    for workdir in dict.fromkeys(str(workdir).rstrip("/") for workdir in workdirs if workdir):
         for _, bundle in newest_first(workdir):
             found.setdefault(name_of(bundle), bundle)
     return found
@@ -81,28 +85,22 @@ def newest_first(workdir: Place) -> list[tuple[float, Bundle]]:
     return sorted(_bundles(workdir), key=lambda item: item[0], reverse=True)
 
 
-def marker_at(place: Place) -> Bundle:
+def read(place: Place) -> Bundle:
     """The bundle of a folder or an `s3://` address, its other files unread. Raises BundleError: there is none."""
-    address = str(place).rstrip("/")
-    marker = Path(address) / MARKER
-    if is_remote(address):
-        found = find(address)
-    else:
-        found = parse_bundle(marker.read_bytes(), marker.parent) if marker.is_file() else None
-    if found is None:
-        raise BundleError(f"{place} is not a finished bundle ({MARKER} is missing); give the folder of a stage")
-    return found
-
-
-def workdir_of(place: Place) -> Place | None:
-    """The workdir of a stage's folder, or of the copy of the export in `WORKDIR/export`; None: it lies in none."""
     if is_remote(place):
-        workdir, stages, _ = str(place).rstrip("/").rpartition("/stages/")
-        return workdir if stages else None
-    above = Path(place).absolute().parent
-    if above.name == "stages":
-        return above.parent
-    return above if (above / "stages").is_dir() else None
+        return open_anywhere(str(place).rstrip("/"))
+    marker = Path(place, MARKER)
+    if not marker.is_file():
+        raise BundleError(f"{place} is not a finished bundle ({MARKER} is missing); run the stage that makes it first")
+    return parse_bundle(marker.read_bytes(), Path(place))
+
+
+def workdir_of(place: Place) -> Place:
+    """The workdir of a stage's bundle, WORKDIR/stages/<stage>-<key>, or of the copy WORKDIR/export."""
+    if is_remote(place):
+        return str(place).rpartition("/stages/")[0]
+    folder = Path(place).absolute()
+    return folder.parents[1] if folder.parent.name == "stages" else folder.parent
 
 
 def _bundles(workdir: Place) -> Iterator[tuple[float, Bundle]]:

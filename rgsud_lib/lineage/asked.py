@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rgsud_lib.bundle import MARKER, Bundle
 from rgsud_lib.errors import BundleError, RegistryError
-from rgsud_lib.lineage import RAW, Name, Place, inputs_of, marker_at, name_of, newest_first, workdir_of
+from rgsud_lib.lineage import RAW, Name, Place, inputs_of, name_of, newest_first, read, workdir_of
 from rgsud_lib.lineage.memory import Version
 from rgsud_lib.lineage.shelf import Shelf
 from rgsud_lib.stages import STAGES
@@ -32,10 +32,8 @@ def own_workdir(asked: str) -> list[Place]:
     if is_remote(asked):
         return [workdir_of(asked) or asked]
     path = Path(canonical(asked))
-    if (path / "stages").is_dir():
-        return [path]
-    found = workdir_of(path.parent if path.is_file() else path) if path.exists() else None
-    return [found] if found else []
+    candidates = (path, workdir_of(path.parent if path.is_file() else path))
+    return next(([workdir] for workdir in candidates if (workdir / "stages").is_dir()), [])
 
 
 def find(asked: str, shelf: Shelf, versions: dict[Name, Version]) -> list[Name]:
@@ -48,13 +46,16 @@ def find(asked: str, shelf: Shelf, versions: dict[Name, Version]) -> list[Name]:
         except RegistryError as error:
             raise BundleError(f"{asked} is no run that MLflow knows ({error})") from None
     place = canonical(asked)
+    raw = list(_read_from(place, shelf))
+    if raw and is_remote(place):  # which this machine need not be able to read
+        return list(dict.fromkeys(raw))
     if bundle := _bundle_at(place):
         return [shelf.put(bundle)]
     if not is_remote(place) and Path(place).is_file():
         return [_of_file(Path(place), shelf)]
     if stage := _newest(place):
         return [stage]
-    found = list(dict.fromkeys([*_with_digest(asked, shelf), *_read_from(place, shelf)]))
+    found = list(dict.fromkeys([*_with_digest(asked, shelf), *raw]))
     if not found:
         raise BundleError(f"{asked}: nothing is known of it in {', '.join(shelf.workdirs)}; {EXPECTED}")
     return found
@@ -75,7 +76,7 @@ def _bundle_at(place: str) -> Bundle | None:
     """The bundle of a folder or address, or the one that a file of a bundle belongs to; in S3 payload lies deeper."""
     if not is_remote(place):
         folder = Path(place) if Path(place).is_dir() else Path(place).parent
-        return marker_at(folder) if (folder / MARKER).is_file() else None
+        return read(folder) if (folder / MARKER).is_file() else None
     candidates = [place, *(place.rsplit("/", up)[0] for up in (1, 2) if place.endswith(MODELS))]
     return next((found for address in candidates if (found := find_remote(address))), None)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from rgsud_lib.bundle import Bundle
 from rgsud_lib.errors import RgsudError
-from rgsud_lib.lineage import Name, Place, known, marker_at, name_of, workdir_of
+from rgsud_lib.lineage import Name, Place, known, name_of, read, workdir_of
 from rgsud_lib.lineage.memory import Memory, Version
 
 
@@ -80,9 +80,9 @@ class Shelf:
         if told is None:
             return
         with contextlib.suppress(RgsudError, OSError):  # it is gone
-            self.put(marker_at(told.path))
+            self.put(read(told.path))
         if name in self.bundles:
-            self.add(workdir_of(told.path) or told.path)
+            self.add(workdir_of(told.path))
         else:
             self.bundles[name] = told
             self.gone.add(name)

@@ -19,6 +19,7 @@ from rgsud_lib.storage.remote import cache_folder
 from rgsud_lib.tracking.address import shown
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
@@ -26,7 +27,6 @@ NAME = "rgsud"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 EXPORT_DIGEST, WEIGHTS_DIGEST = "rgsud.export_digest", "rgsud.weights_digest"
 WEIGHTS = "rgsud-derainer.safetensors"  # in every version's model
-DESCRIPTION_LENGTH = 5000  # characters, the database's limit
 ABOUT = (
     "Unpaired image derainers. `champion` serves, `challenger` is the newest candidate, `previous` was replaced by it. "
     "Who promoted what, and why: the versions of `rgsud-promotions`."
@@ -116,18 +116,18 @@ class Registry:
         same = [version for version in self.versions() if version.tags.get(EXPORT_DIGEST) == export_digest]
         return same[-1] if same else None
 
-    def register(self, export_digest: str, model_id: str, tags: dict[str, str], card: str) -> ModelVersion:
+    def register(self, export_digest: str, model_id: str, tags: dict[str, str], about: str) -> ModelVersion:
         """The version of an export bundle, made from its LoggedModel unless it is there; it becomes the challenger.
 
         A version that is champion already keeps that alias alone.
         """
-        version = self.registered(export_digest) or self._create(export_digest, model_id, tags, card)
+        version = self.registered(export_digest) or self._create(export_digest, model_id, tags, about)
         if self.aliases().get(CHAMPION) != str(version.version):
             with explained(self.address):
                 self.client.set_registered_model_alias(NAME, CHALLENGER, str(version.version))
         return version
 
-    def _create(self, export_digest: str, model_id: str, tags: dict[str, str], card: str) -> ModelVersion:
+    def _create(self, export_digest: str, model_id: str, tags: dict[str, str], about: str) -> ModelVersion:
         self.ensure(NAME, ABOUT)
         with explained(self.address):
             model = self.client.get_logged_model(model_id)
@@ -136,7 +136,7 @@ class Registry:
                 model.artifact_location,
                 run_id=model.source_run_id,
                 tags=tags | {EXPORT_DIGEST: export_digest},
-                description=_shortened(card),
+                description=about,
                 model_id=model_id,
             )
         first = self.registered(export_digest) or created
@@ -163,6 +163,15 @@ class Registry:
         with explained(self.address):
             for name, value in tags.items():
                 self.client.set_model_version_tag(NAME, version, name, value)
+
+    def describe(self, version: str, about: str) -> None:
+        """The description of a version (Markdown)."""
+        with explained(self.address):
+            self.client.update_model_version(NAME, version, about)
+
+    def run(self, run_id: str) -> Run:
+        with explained(self.address):
+            return self.client.get_run(run_id)
 
     def fetch(self, version: ModelVersion) -> Path:
         """A version's safetensors file: in place where the artifacts are on this machine, else from the node's cache.
@@ -195,14 +204,3 @@ def model_file(address: str, workdir: Path | str) -> Path:
         raise RegistryError(f"{address!r}: expected models:/{NAME}@{CHAMPION} or models:/{NAME}/3")
     registry = Registry.open(workdir)
     return registry.fetch(registry.find(which))
-
-
-def _shortened(card: str) -> str:
-    """The model card as a description: whole sections, as many as the database takes."""
-    if len(card) <= DESCRIPTION_LENGTH:
-        return card
-    note = "\n\n*The whole card is `model_card.md` among the model's files.*"
-    sections = card.split("\n## ")
-    while len("\n## ".join(sections)) > DESCRIPTION_LENGTH - len(note) and len(sections) > 1:
-        sections.pop()
-    return ("\n## ".join(sections))[: DESCRIPTION_LENGTH - len(note)] + note

@@ -17,7 +17,10 @@ from rgsud_lib.doctor import check_node
 from rgsud_lib.errors import RegistryError
 from rgsud_lib.evaluation.gate import Verdict, decide, hold
 from rgsud_lib.files import write_bytes, write_json
-from rgsud_lib.registry import CHAMPION, WEIGHTS, Registry
+from rgsud_lib.lineage import behind, inputs_of
+from rgsud_lib.model_card import CARD
+from rgsud_lib.registry import CHAMPION, WEIGHTS, Registry, explained
+from rgsud_lib.registry.description import description, judged
 from rgsud_lib.registry.promotion_log import NONE, promote, rolled_back, settle
 from rgsud_lib.storage.remote import local_root, open_anywhere, pulled
 
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from rgsud_lib.data.manifest import Dataset
 
 logger = logging.getLogger("rgsud")
+COMMIT = "mlflow.source.git.commit"
 DECISION, AGAINST, REASONS, GATE_RUN = "rgsud.gate", "rgsud.gate_against", "rgsud.gate_reasons", "rgsud.gate_run_id"
+FROM_RUN = {"rgsud.pipeline_run_id": "mlflow.parentRunId", "rgsud.seed": "rgsud.seed", "rgsud.commit": COMMIT}
 REASONS_LENGTH = 1000  # characters of a tag; verdict.json has all
 
 
@@ -85,17 +90,20 @@ def _judge(config: Config, data: Dataset, bundle: Bundle, workdir: Path | str, r
     folder = local_root(workdir) / "gate"
     registry = Registry.open(workdir)
     settle(registry)
-    version = _register(registry, config, bundle, run)
+    version = _register(registry, config, bundle, run, workdir)
     champion = registry.aliases().get(CHAMPION)
     if champion == str(version.version):
         return hold("new", f"version {champion} is the champion already")
     if words := rolled_back(registry, str(version.version)):
         verdict = hold("rolled back", f"version {version.version} {words}")
-        _record(registry, version, verdict, champion, run)
+        _record(registry, version, verdict, champion, run, bundle, folder)
         return verdict
     models = {"challenger": bundle.path / WEIGHTS}
+    rivals = [version]
     if champion is not None:
-        models["champion"] = registry.fetch(registry.find(champion))
+        rivals.append(registry.find(champion))
+        models["champion"] = registry.fetch(rivals[-1])
+    _link(registry, rivals, run)
     with ScoreCache(folder / "scores.sqlite") as cache:
         contest, evaluation = hold_contest(config, data, models, cache)
         verdict = decide(config.gate, contest)
@@ -103,19 +111,36 @@ def _judge(config: Config, data: Dataset, bundle: Bundle, workdir: Path | str, r
     write_bytes(folder / "verdict.html", page.encode())
     run.log_artifact(folder / "verdict.html")
     run.log_metrics(_metrics(verdict))
-    _record(registry, version, verdict, champion, run)
+    _record(registry, version, verdict, champion, run, bundle, folder)
     return verdict
 
 
 def _record(
-    registry: Registry, version: ModelVersion, verdict: Verdict, champion: str | None, run: tracking.StageRun
-) -> None:
-    """The verdict as tags of the version."""
+    registry: Registry, version: ModelVersion, verdict: Verdict, champion: str | None, run: tracking.StageRun,
+    bundle: Bundle, folder: Path,
+) -> None:  # fmt: skip
+    """The verdict as tags of the version, and in its card: the description, and a file in `folder` and of the run."""
     tags = {DECISION: verdict.decision, AGAINST: champion or NONE, GATE_RUN: run.run_id or ""}
     registry.set_tags(str(version.version), tags | {REASONS: "; ".join(verdict.reasons)[:REASONS_LENGTH]})
+    card = judged((bundle.path / CARD).read_text(), verdict, champion)
+    registry.describe(str(version.version), description(card, registry.run(version.run_id), run.run_id or ""))
+    write_bytes(folder / CARD, card.encode())
+    run.log_artifact(folder / CARD)
 
 
-def _register(registry: Registry, config: Config, bundle: Bundle, run: tracking.StageRun) -> ModelVersion:
+def _link(registry: Registry, versions: list[ModelVersion], run: tracking.StageRun) -> None:
+    """The models that the gate compares, as inputs of its run."""
+    from mlflow.entities import LoggedModelInput
+
+    models = [LoggedModelInput(version.model_id) for version in versions if version.model_id]
+    if run.run_id and models:
+        with explained(registry.address):
+            registry.client.log_inputs(run.run_id, models=models)
+
+
+def _register(
+    registry: Registry, config: Config, bundle: Bundle, run: tracking.StageRun, workdir: Path | str
+) -> ModelVersion:
     """The export's version. Where no run logged its model (tracking was off then), this run does."""
     from rgsud_lib.tracking.mlflow_models import find_logged_model
 
@@ -123,9 +148,7 @@ def _register(registry: Registry, config: Config, bundle: Bundle, run: tracking.
     if model is None:
         model = _log_model(bundle, registry, run)
     tags = {
-        "rgsud.dataset_digest": bundle.inputs["dataset"],
-        "rgsud.reinforced_digest": bundle.inputs["reinforced"],
-        "rgsud.evaluation_digest": bundle.inputs["evaluation"],
+        **_made_from(bundle, workdir),
         "rgsud.weights_digest": bundle.facts["weights_digest"],
         "rgsud.code_version": bundle.code_version,
         "rgsud.config_digest": config.digest(),
@@ -133,7 +156,18 @@ def _register(registry: Registry, config: Config, bundle: Bundle, run: tracking.
         "rgsud.reward": config.reward.scorer,
         "rgsud.judge": config.evaluation.judge,
     }
-    return registry.register(bundle.digest, model, tags, (bundle.path / "model_card.md").read_text())
+    source = registry.run(registry.client.get_logged_model(model).source_run_id)
+    tags |= {name: source.data.tags[tag] for name, tag in FROM_RUN.items() if tag in source.data.tags}
+    return registry.register(bundle.digest, model, tags, description((bundle.path / CARD).read_text(), source))
+
+
+def _made_from(bundle: Bundle, workdir: Path | str) -> dict[str, str]:
+    """Digests of all that a model was made from, the nearest of each kind, as far as its workdir still has them."""
+    tags: dict[str, str] = {}
+    for one in behind(bundle, workdir):
+        for kind, digest in inputs_of(one):
+            tags.setdefault(f"rgsud.{kind}_digest", digest)
+    return tags
 
 
 def _log_model(bundle: Bundle, registry: Registry, run: tracking.StageRun) -> str:

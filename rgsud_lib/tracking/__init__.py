@@ -27,6 +27,7 @@ from rgsud_lib.errors import Preempted
 from rgsud_lib.storage.listing import canonical
 from rgsud_lib.task import LAUNCHER
 from rgsud_lib.tracking.address import shown
+from rgsud_lib.tracking.mlflow_models import REFUSED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,6 @@ PARAMS = 100  # parameters, likewise
 PARAM_LENGTH = 6000
 # How MLflow names a slider's pictures.
 IMAGE_FILE = re.compile(r"(?P<key>.+)\+step\+(?P<step>\d+)\+timestamp\+.+compressed\.webp")
-REFUSED = re.compile(r"[^\w\-. :/]")  # what MLflow takes in no metric's name, such as the + of an ensemble
 logger = logging.getLogger("rgsud")
 
 

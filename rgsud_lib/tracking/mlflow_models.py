@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +17,11 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 NAME = "derainer"
+REFUSED = re.compile(r"[^\w\-. :/]")  # what MLflow takes in no metric's name, such as the + of an ensemble
 MODEL_ID, BUNDLE_DIGEST, BUNDLE_PATH = "rgsud.model_id", "rgsud.bundle_digest", "rgsud.bundle_path"
-COMPANIONS = ("*.safetensors", "model_card.md")  # what `rgsud derain` reads, and what a person reads
+SCORES = "metrics.json"
+# What `rgsud derain` reads, and what a person reads: the card with its pictures, and the scores that it shows.
+COMPANIONS = ("*.safetensors", "model_card.md", "strip.png", SCORES)
 
 
 def add_companions(exported: Path, model: Path) -> None:
@@ -52,8 +58,29 @@ def fill_model(client: MlflowClient, run_id: str, model_id: str, folder: Path) -
     outputs = client.get_run(run_id).outputs
     if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    _log_scores(client, run_id, model_id, folder)
     client.finalize_logged_model(model_id, "READY")
     client.set_tag(run_id, MODEL_ID, model_id)
+
+
+def _log_scores(client: MlflowClient, run_id: str, model_id: str, folder: Path) -> None:
+    """The evaluation's means of this model, tied to it and to the dataset that they were measured on."""
+    from mlflow.entities import Metric
+    from mlflow.models import Model
+
+    if not (folder / SCORES).is_file() or client.get_logged_model(model_id).metrics:
+        return
+    summary = json.loads((folder / SCORES).read_text())
+    dataset, now = (Model.load(str(folder)).metadata or {}).get("dataset_digest"), int(time.time() * 1000)
+    means = {
+        f"{group}/{name}": value
+        for group in ("pairs", "held_back_rainy")
+        if summary[group]
+        for name, value in summary[group]["mean"][summary["models"][-1]].items()
+    }
+    about = {"model_id": model_id, "dataset_name": "dataset" if dataset else None, "dataset_digest": dataset}
+    metrics = [Metric(REFUSED.sub("_", name), value, now, 0, **about) for name, value in means.items()]
+    client.log_batch(run_id, metrics=metrics)
 
 
 def find_logged_model(client: MlflowClient, experiment: str, bundle_digest: str) -> str | None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from rgsud_lib.bundle import Bundle, seal
-from rgsud_lib.files import write_json
 from rgsud_lib.stages import STAGES
 
 Make = Callable[..., Bundle]
@@ -18,11 +17,10 @@ def make(tmp_path: Path) -> Make:
 
     def make_one(stage: str, *inputs: Bundle, named: str = "a", workdir: str = "runs", **others: object) -> Bundle:
         folder = tmp_path / workdir / "stages" / f"{stage}-{named}"
-        (folder / "pool").mkdir(parents=True)
+        folder.mkdir(parents=True)
         (folder / "result.txt").write_text(f"{stage} {named}")
         if stage in ("recycle", "reinforce"):
             (folder / "derainer.safetensors").write_text(f"weights {stage} {named}")
-            write_json(folder / "pool" / "index.json", {"entries": {named: {}}})
         digests = {bundle.kind: bundle.digest for bundle in inputs}
         facts = others.pop("facts", {})
         return seal(folder, STAGES[stage][0], "c" * 16, digests | others, facts)
@@ -34,7 +32,7 @@ def make(tmp_path: Path) -> Make:
 def chain(make: Make) -> dict[str, Bundle]:
     """One pipeline run's bundles by kind."""
     rainy, clean = "/photos/rain", "s3://photos/clean"
-    dataset = make("prepare", sources="5" * 16, facts={"rainy_train": 3, "from": {"rainy": rainy, "clean": clean}})
+    dataset = make("prepare", sources="5" * 16, facts={"sources": {"rainy": rainy, "clean": clean}})
     recycled = make("recycle", dataset)
     reinforced = make("reinforce", dataset, recycled)
     evaluation = make("evaluate", dataset, recycled, reinforced)

@@ -150,13 +150,3 @@ def test_two_processes_that_register_one_bundle_make_one_version(registry: Regis
         second = registry.register("digest", model, {}, "card")
     assert first.version == second.version
     assert [int(version.version) for version in registry.versions()] == [6, 5, 4, 3, 2, 1]
-
-
-def test_a_long_card_is_shortened_at_a_section(registry: Registry) -> None:
-    run = registry.client.create_run(registry.experiment).info.run_id
-    model = registry.client.create_logged_model(registry.experiment, "m", run).model_id
-    card = "# Card\n" + "".join(f"\n## Section {number}\n{'x' * 900}\n" for number in range(8))
-    description = registry.register("digest", model, {}, card).description
-    assert len(description) <= 5000
-    assert "## Section 4" in description and "## Section 5" not in description
-    assert description.endswith("`model_card.md` among the model's files.*")
