@@ -55,7 +55,7 @@ def place(task: dsl.PipelineTask, where: Profile | None) -> dsl.PipelineTask:
     _nodes(task, kind)
     _attempts(task, kind)
     _volumes(task, kind)
-    _environment(task, where.common, kind)
+    _environment(task, where, kind)
     _pod(task, where, stage)
     return task
 
@@ -100,14 +100,15 @@ def _volumes(task: dsl.PipelineTask, kind: StageClass) -> None:
     kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=CACHE, size_limit=kind.scratch)
 
 
-def _environment(task: dsl.PipelineTask, common: Common, kind: StageClass) -> None:
+def _environment(task: dsl.PipelineTask, where: Profile, kind: StageClass) -> None:
     task.set_env_variable("RGSUD_IMAGE", task.container_spec.image)  # the nodes of a TrainJob take the same
+    task.set_env_variable("RGSUD_POOL", where.name)  # what a price table may go by
     if kind.accelerator:
         task.set_env_variable("RGSUD_GPUS", str(kind.accelerator.count))  # `rgsud doctor` misses what is not there
     kubernetes.use_field_path_as_env(task, env_name="KFP_RUN_ID", field_path="metadata.labels['pipeline/runid']")
     for use, objects in (
-        (kubernetes.use_config_map_as_env, common.environment.config_maps),
-        (kubernetes.use_secret_as_env, common.environment.secrets),
+        (kubernetes.use_config_map_as_env, where.common.environment.config_maps),
+        (kubernetes.use_secret_as_env, where.common.environment.secrets),
     ):
         for name, keys in objects.items():
             for names, optional in ((keys.required, False), (keys.optional, True)):

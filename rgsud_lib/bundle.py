@@ -21,7 +21,11 @@ MARKER = "bundle.json"
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: `digest` covers every file's name and bytes, `inputs` the bundles it was made from."""
+    """An opened bundle: `digest` covers every file's name and bytes, `inputs` the bundles it was made from.
+
+    `settings` are the sections of the configuration that `config_digest` digests. `cost` (`cost.spent`) differs from
+    run to run: no digest covers it, so that equal work makes equal bundles.
+    """
 
     path: Path | str
     kind: str
@@ -32,6 +36,8 @@ class Bundle:
     files: dict[str, str] = field(default_factory=dict)
     code_version: str = __version__
     schema: int = SCHEMA
+    settings: dict[str, Any] = field(default_factory=dict)
+    cost: list[dict[str, Any]] = field(default_factory=list)
 
 
 def seal(
@@ -40,10 +46,11 @@ def seal(
     config_digest: str,
     inputs: dict[str, str] | None = None,
     facts: dict[str, Any] | None = None,
+    **about: Any,
 ) -> Bundle:
-    """Declare `folder` complete: digest all files (hidden ones left out) and write `bundle.json`."""
+    """Declare `folder` complete: digest all files but hidden ones, write `bundle.json`; `about`: settings, cost."""
     files = {name: sha256_file(folder / name) for name in payload(folder)}
-    bundle = Bundle(folder, kind, digest_of(files), config_digest, inputs or {}, facts or {}, files)
+    bundle = Bundle(folder, kind, digest_of(files), config_digest, inputs or {}, facts or {}, files, **about)
     write_marker(folder, bundle)
     return bundle
 

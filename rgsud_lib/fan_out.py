@@ -14,8 +14,9 @@ from typing import TypeVar
 
 from rgsud_lib.bundle import open_bundle
 from rgsud_lib.config import Config
+from rgsud_lib.cost.spent import Spent
 from rgsud_lib.errors import ConfigError
-from rgsud_lib.storage.remote import is_finished, pulled, remove
+from rgsud_lib.storage.remote import is_finished, open_anywhere, pulled, remove
 
 Item = TypeVar("Item")
 
@@ -61,6 +62,11 @@ class Parts:
         """Verified; None for a shard that is still to be done."""
         made = [pulled(place) if is_finished(place) else None for place in self.places] or [None]
         return [folder and open_bundle(folder, self.kind).path for folder in made]
+
+    def spent(self) -> list[Spent]:
+        """What those that were made ahead took."""
+        made = [open_anywhere(place, self.kind) for place in self.places if is_finished(place)]
+        return [Spent.parse(line) for bundle in made for line in bundle.cost]
 
     def remove(self) -> None:
         """They have been put together."""

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from rgsud_lib import tracking
 from rgsud_lib.bundle import is_sealed, open_bundle, seal
 from rgsud_lib.config import Config, digest_of
+from rgsud_lib.cost.meter import Meter
+from rgsud_lib.cost.spent import stage_metrics
 from rgsud_lib.doctor import check_node
 from rgsud_lib.errors import TrainingError
 from rgsud_lib.fan_out import Parts, Shard
@@ -85,7 +87,7 @@ def prepare(config: Config, rainy: str, clean: str, paired: str | None, workdir:
         run.log_artifact(folder / "manifest.json")
         return facts | {"sources": places}
 
-    dataset = _stage("prepare", config, inputs, workdir, work, {"sources": ", ".join(places.values())})
+    dataset = _stage("prepare", config, inputs, workdir, work, {"sources": ", ".join(places.values())}, parts)
     parts.remove()
     return dataset
 
@@ -154,7 +156,7 @@ def evaluate(
         run.log_metrics(facts["metrics"])
         return facts
 
-    evaluation = _stage("evaluate", config, inputs, workdir, work, bundles)
+    evaluation = _stage("evaluate", config, inputs, workdir, work, bundles, parts)
     parts.remove()
     return evaluation
 
@@ -263,11 +265,17 @@ def _train(stage: str, config: Config, bundles: dict[str, Place], workdir: Place
 
 
 def _stage(
-    stage: str, config: Config, inputs: dict[str, str], workdir: Place, work: Work, places: Mapping[str, Place] = {}
+    stage: str,
+    config: Config,
+    inputs: dict[str, str],
+    workdir: Place,
+    work: Work,
+    places: Mapping[str, Place] = {},
+    parts: Parts | None = None,
 ) -> Place:
     """Return the stage's sealed bundle, doing or resuming `work` where it is not finished.
 
-    `places`: where inputs lie, for the record.
+    `places`: where inputs lie, for the record. `parts`: what was done ahead, whose cost the bundle bears.
     """
     kind, sections = KINDS[stage]
     config_digest = config.digest(*sections)
@@ -278,14 +286,18 @@ def _stage(
         logger.info("%s: working in %s", stage, folder)
         if stage in ON_GPU:
             check_node(stage, workdir)
-        with tracking.stage_run(stage, config, workdir, key) as run:
+        with Meter(place, folder, config) as meter, tracking.stage_run(stage, config, workdir, key) as run:
             for name, digest in inputs.items():
                 run.log_input(name, digest, source=str(places.get(name, workdir)), context=stage)
             facts = work(folder, run)
-            bundle = seal(folder, kind, config_digest, inputs, facts)
+            cost = meter.spent(parts.spent() if parts else ())
+            settings = config.document(*sections)
+            bundle = seal(folder, kind, config_digest, inputs, facts, settings=settings, cost=cost)
+            run.log_metrics(stage_metrics(stage, cost, facts))
             # Before it is delivered: after a kill in between, the next attempt finds the bundle and opens no run.
             run.set_tags({BUNDLE_DIGEST: bundle.digest, BUNDLE_PATH: place})
             deliver()
+        meter.forget()
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
     if is_remote(place):

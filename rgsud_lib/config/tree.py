@@ -71,9 +71,13 @@ class Config(Section):
 
     def digest(self, *sections: str) -> str:
         """First 16 hex digits of the SHA-256 of the named sections (default: all but `preset`)."""
+        return digest_of(self.document(*sections))
+
+    def document(self, *sections: str) -> dict[str, Any]:
+        """What `digest` digests: the named sections as JSON, without what changes no result."""
         names = sections or tuple(name for name in type(self).model_fields if name != "preset")
         unused = self.WORKERS | self.method.others
-        return digest_of({name: getattr(self, name).model_dump(mode="json", exclude=unused) for name in names})
+        return {name: getattr(self, name).model_dump(mode="json", exclude=unused) for name in names}
 
     def flat(self) -> dict[str, Any]:
         """`{"training.steps": 1000, ...}`: stable names for tracking."""

@@ -87,6 +87,8 @@ def facts(manifest: Manifest) -> dict[str, Any]:
         "transductive": len(_transductive(manifest)),
         "quarantined": len(manifest.quarantined),
         "duplicates": len(manifest.duplicates),
+        "images": len(manifest.images),
+        "megapixels": sum(image.height * image.width for image in manifest.images) / 1e6,
         "warnings": list(manifest.warnings),
     }
 

@@ -100,7 +100,13 @@ def evaluate_models(
         write_json(folder / "metrics.json", summary)
         write_bytes(folder / "per_image.csv", _csv(evaluation.rows))
         write_report(evaluation, summary, recycled, reinforced, folder)
-    return {"metrics": flat_metrics(summary), "warnings": summary["warnings"], "pairs": summary["pairs"]}
+    outputs = len(evaluation.models) - 1  # of each case: the rainy input is nobody's
+    sizes = {record.id: record.height * record.width for record in evaluation.data.manifest.images}
+    return {
+        "metrics": flat_metrics(summary), "warnings": summary["warnings"], "pairs": summary["pairs"],
+        "images": outputs * len(evaluation.cases),
+        "megapixels": outputs * sum(sizes[case.rainy] for case in evaluation.cases) / 1e6,
+    }  # fmt: skip
 
 
 def score_part(

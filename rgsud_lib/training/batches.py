@@ -40,14 +40,18 @@ class Batches:
         """Crops in a batch, over all ranks."""
         return self.config.warm_start.batch if phase.name == "warm_start" else self.config.training.batch
 
+    def side(self, phase: Phase) -> int:
+        """Pixels of a crop's side."""
+        return self.config.warm_start.crop if phase.name == "warm_start" else self.config.training.crop
+
     def offset(self, phase: Phase) -> int:
         """Steps of the stage before this phase."""
         return self.config.warm_start.steps if phase.name == "recycle" and self.config.warm_start.enabled else 0
 
     def batch(self, phase: Phase, step: int, device: torch.device) -> Batch:
         """This rank's crops, mixture choices and rewards of one step, on `device`."""
-        warm, training, method = self.config.warm_start, self.config.training, self.config.method
-        count, side = self.count(phase), warm.crop if phase.name == "warm_start" else training.crop
+        training, method = self.config.training, self.config.method
+        count, side = self.count(phase), self.side(phase)
         # Stage 2 draws from its own streams: another first word of the seed sequence.
         position = self.offset(phase) + step + (1 << 40 if phase.name == "reinforce" else 0)
         seed = training.seed

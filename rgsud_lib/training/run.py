@@ -53,7 +53,7 @@ def train_recycle(
         if reinforced:
             _follow(trainer, reinforced)
         trainer.run(phases)
-    return _finish(config, trainer)
+    return _finish(config, trainer, phases)
 
 
 def train_reinforce(
@@ -73,7 +73,7 @@ def train_reinforce(
         trainer = _trainer(config, dataset, folder, run, stop, "last" if stage.source == "last" else "reward")
         _start_from(trainer, recycled)
         trainer.run([phase])
-    return _finish(config, trainer)
+    return _finish(config, trainer, [phase])
 
 
 def _trainer(config: Config, dataset: Path, folder: Path | None, run: StageRun, stop: Any, policy: str) -> Trainer:
@@ -158,7 +158,7 @@ def _rescore(recycler: Recycler, image: str, reward: np.ndarray) -> tuple[float,
     return score.item(), trusted.item()
 
 
-def _finish(config: Config, trainer: Trainer) -> dict[str, Any]:
+def _finish(config: Config, trainer: Trainer, phases: list[Phase]) -> dict[str, Any]:
     """Write what the bundle holds; the working state goes when the bundle is sealed."""
     if not trainer.main:
         return {}
@@ -167,4 +167,7 @@ def _finish(config: Config, trainer: Trainer) -> dict[str, Any]:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trainer.method.state_dict().items()}
     write_bytes(folder / "networks.safetensors", save(weights, {"method": config.method.name}))
     write_json(folder / "pool" / "index.json", trainer.pool.index())
-    return {"validation_psnr_rgb": trainer.last_psnr, **trainer.pool.statistics()}
+    crops = {phase: phase.steps * trainer.batches.count(phase) for phase in phases}
+    pixels = sum(count * trainer.batches.side(phase) ** 2 for phase, count in crops.items())
+    seen = {"images": sum(crops.values()), "megapixels": pixels / 1e6}
+    return {"validation_psnr_rgb": trainer.last_psnr, **trainer.pool.statistics(), **seen}
