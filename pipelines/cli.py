@@ -12,6 +12,7 @@ import typer
 
 from rgsud_lib import __version__
 from rgsud_pipelines.commands.bench import bench
+from rgsud_pipelines.commands.compare import compare
 from rgsud_pipelines.commands.data import data
 from rgsud_pipelines.commands.doctor import doctor
 from rgsud_pipelines.commands.lineage import lineage
@@ -265,6 +266,7 @@ def audit_rewards(
 
 
 app.command("new-data")(new_data)
+app.command()(compare)
 
 
 @app.command()

@@ -25,6 +25,10 @@ class RegistryError(RgsudError):
     """The model registry cannot be reached, lacks what was asked for, or changed meanwhile."""
 
 
+class ComparisonError(RgsudError):
+    """Runs cannot be compared, or one cannot be told from what was given."""
+
+
 class NodeError(RgsudError):
     """This machine, or a service it needs, cannot do the work; another one may."""
 

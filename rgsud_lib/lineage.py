@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rgsud_lib.bundle import MARKER, Bundle, parse_bundle
+from rgsud_lib.errors import BundleError
 from rgsud_lib.storage.listing import list_objects
 from rgsud_lib.storage.remote import open_anywhere
 from rgsud_lib.storage.s3 import is_remote
@@ -22,6 +23,16 @@ def bundles(workdir: Place) -> Iterator[tuple[float, Bundle]]:
     for item in list_objects(f"{str(workdir).rstrip('/')}/stages"):
         if item.name.count("/") == 1 and item.name.endswith(f"/{MARKER}"):
             yield item.modified, parse_bundle(item.read(), item.address.removesuffix(f"/{MARKER}"))
+
+
+def read(place: Place) -> Bundle:
+    """The bundle at `place`; of its files none but the marker is read. Raises BundleError: none there."""
+    if is_remote(place):
+        return open_anywhere(place)
+    marker = Path(place, MARKER)
+    if not marker.is_file():
+        raise BundleError(f"{place} is not a finished bundle ({MARKER} is missing); run the stage that makes it first")
+    return parse_bundle(marker.read_bytes(), Path(place))
 
 
 def newest_first(workdir: Place) -> list[tuple[float, Bundle]]:
@@ -41,7 +52,7 @@ def walk(place: Place) -> list[Bundle]:
 
     Raises BundleError: `place` is no bundle.
     """
-    first = open_anywhere(place)
+    first = read(place)
     by_digest = {bundle.digest: bundle for _, bundle in newest_first(workdir_of(place))}
     found, waiting = {first.digest: first}, [first]
     while waiting:
