@@ -358,13 +358,18 @@ def _newest(kind: str, given: str | None, workdir: str) -> str | Path:
 def _show(evaluation: str | Path, workdir: str, exported: str = "") -> None:
     import json
 
+    from rgsud_lib.cost.model import all_spent, model_cost
+    from rgsud_lib.cost.prices import read_prices
+    from rgsud_lib.cost.spent import words
     from rgsud_lib.evaluation.report import summary_table
+    from rgsud_lib.lineage import walk
     from rgsud_lib.storage.remote import pulled
     from rgsud_lib.storage.s3 import is_remote
 
     folder = pulled(evaluation)
     typer.echo(summary_table(json.loads((folder / "metrics.json").read_text())))
-    typer.echo(f"\nreport  {folder / 'report.html'}")
+    typer.echo(f"\ncost    {words(all_spent(model_cost(walk(exported or evaluation))), read_prices())}")
+    typer.echo(f"report  {folder / 'report.html'}")
     models = pulled(exported) if is_remote(exported) else Path(workdir) / "export"
     for file in sorted(models.glob("*.safetensors")):
         typer.echo(f"model   {file}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from rgsud_lib.cost.prices import Prices as PriceTable
     from rgsud_lib.registry import Registry
 
 registry = typer.Typer(
@@ -26,20 +28,21 @@ The registry is MLFLOW_TRACKING_URI where that is set, else the database in --wo
 )
 Workdir = Annotated[str, typer.Option(help="of the runs, where MLFLOW_TRACKING_URI is not set")]
 Why = Annotated[str, typer.Option(help="kept with the promotion, beside who and when")]
+Prices = Annotated[Path | None, typer.Option(envvar="RGSUD_PRICES", help="price table (YAML), for money")]
 RUNS = "rgsud-runs"
 
 
 @registry.command("list")
-def show(workdir: Workdir = RUNS) -> None:
+def show(workdir: Workdir = RUNS, prices: Prices = None) -> None:
     """All versions, newest first, and the last promotions.
 
-    rgsud registry list --workdir rgsud-runs
+    rgsud registry list --workdir rgsud-runs --prices prices.yaml
     """
     from rgsud_lib.registry.promotion_log import records, settle
 
     opened = _open(workdir)
     settle(opened)
-    typer.echo(_versions(opened))
+    typer.echo(_versions(opened, prices))
     promotions = records(opened)
     if promotions:
         typer.echo("\nPromotions, newest first")
@@ -92,25 +95,43 @@ def _open(workdir: str) -> Registry:
     return Registry.open(workdir)
 
 
-def _versions(opened: Registry) -> str:
+def _versions(opened: Registry, prices: Path | None) -> str:
     import io
     import time
 
     from rich.console import Console
     from rich.table import Table
 
+    from rgsud_lib.cost.prices import read_prices
+
+    table_of_prices = read_prices(prices)
     aliases: dict[str, list[str]] = {}
     for alias, number in sorted(opened.aliases().items()):
         aliases.setdefault(number, []).append(alias)
     table = Table(title=f"rgsud at {opened.address}", title_justify="left")
-    for column in ("version", "alias", "registered", "preset", "reward", "dataset", "weights", "gate"):
+    for column in ("version", "alias", "registered", "preset", "reward", "dataset", "weights", "cost", "gate"):
         table.add_column(column)
     for version in opened.versions():
         tags, number = version.tags, str(version.version)
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(version.creation_timestamp / 1000))
         digests = (tags.get(f"rgsud.{name}_digest", "")[:8] for name in ("dataset", "weights"))
         names = (tags.get(f"rgsud.{name}", "") for name in ("preset", "reward"))
-        table.add_row(number, " ".join(aliases.get(number, [])), when, *names, *digests, tags.get("rgsud.gate", ""))
-    console = Console(file=io.StringIO(), width=120, highlight=False, color_system=None)
+        cost, gate = _cost(tags, table_of_prices), tags.get("rgsud.gate", "")
+        table.add_row(number, " ".join(aliases.get(number, [])), when, *names, *digests, cost, gate)
+    console = Console(file=io.StringIO(), width=150, highlight=False, color_system=None)
     console.print(table)
     return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
+
+
+def _cost(tags: dict[str, str], prices: PriceTable | None) -> str:
+    """What a version took with all that went into it; nothing where that was not measured."""
+    import json
+
+    from rgsud_lib.cost.spent import Spent, duration, total
+    from rgsud_lib.registry import COST
+
+    if COST not in tags:
+        return ""
+    sums = total(map(Spent.parse, json.loads(tags[COST])), prices)
+    money = f", {sums.money:,.2f} {prices.currency}" if prices else ""
+    return f"{duration(sums.seconds)}, {sums.gpu_seconds:,.0f} GPU-s{money}"

@@ -32,7 +32,7 @@ class Row:
     higher: bool
     count: int
     rewards: tuple[str, ...]  # letters of the runs whose reward it was, or had a part of it
-    before: float
+    before: float | None  # None: their score is not known
     means: tuple[float, ...]
     gains: tuple[Gain, ...]
 
@@ -68,9 +68,7 @@ class Comparison:
     def document(self) -> dict[str, Any]:
         """compare.json."""
         return {
-            "runs": {
-                run.letter: {"evaluation": str(run.bundle.path), "digest": run.bundle.digest} for run in self.runs
-            },
+            "runs": {run.letter: {"place": str(run.bundle.path), "digest": run.bundle.digest} for run in self.runs},
             "manifest": self.runs[0].manifest,
             "settings": self.settings,
             "metrics": [asdict(row) for row in self.rows],
@@ -112,7 +110,7 @@ def _row(runs: Sequence[Run], group: str, metric: str) -> Row | None:
     if not images:
         return None
     values = [{image: own[image] for image in images} for own in values]
-    before = runs[0].values[group, "input", metric]
+    before = runs[0].values.get((group, "input", metric), {})
     higher = runs[0].summary["higher_is_better"][metric]
     return Row(
         group,
@@ -120,7 +118,7 @@ def _row(runs: Sequence[Run], group: str, metric: str) -> Row | None:
         higher,
         len(images),
         tuple(run.letter for run in runs if shared(metric, run.summary["scorer"])) if needs_scorer(metric) else (),
-        _mean({image: before[image] for image in images & before.keys()}),
+        _mean({image: before[image] for image in images}) if images <= before.keys() else None,
         tuple(map(_mean, values)),
         tuple(paired_gain(metric, other, values[0], higher, CONFIDENCE) for other in values[1:]),
     )
@@ -134,7 +132,7 @@ def _same_scorer(runs: Sequence[Run], metric: str) -> bool:
 
 
 def _mean(values: dict[str, float]) -> float:
-    return sum(values.values()) / len(values) if values else float("nan")
+    return sum(values.values()) / len(values)
 
 
 def _notes(runs: Sequence[Run], rows: Sequence[Row]) -> list[str]:

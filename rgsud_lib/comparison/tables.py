@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from rgsud_lib.comparison.compare import CONFIDENCE, Comparison, Row
 from rgsud_lib.comparison.runs import Run
 from rgsud_lib.cost.model import all_spent
 from rgsud_lib.cost.spent import duration, total
-from rgsud_lib.evaluation.verdict import decimals, label
+from rgsud_lib.evaluation.verdict import LEAST_FOR_INTERVAL, decimals, label
 from rgsud_lib.stages import STAGES
 
 GROUP_TITLES = {"pairs": "pairs", "held_back_rainy": "held-back rain"}
@@ -57,7 +56,7 @@ def metrics_table(comparison: Comparison) -> Table:
         digits = decimals(row.metric)
         name = f"{GROUP_TITLES[row.group]}: {label(row.metric)} {'↑' if row.higher else '↓'}"
         name += f" (reward of {', '.join(row.rewards)})" if row.rewards else ""
-        cells = [name, str(row.count), _number(row.before, digits)]
+        cells = [name, str(row.count), "–" if row.before is None else f"{row.before:.{digits}f}"]
         cells += [_cell(row, index, digits) for index in range(len(runs))]
         rows.append(cells)
         choose = max if row.higher else min
@@ -131,17 +130,13 @@ def markdown(table: Table) -> str:
 
 
 def _cell(row: Row, index: int, digits: int) -> str:
-    mean = _number(row.means[index], digits)
+    mean = f"{row.means[index]:.{digits}f}"
     if not index:
         return mean
     gain = row.gains[index - 1]
-    if math.isnan(gain.low) or gain.count < 3:
+    if gain.count < LEAST_FOR_INTERVAL:
         return f"{mean} ({gain.gain:+.{digits}f})"
     return f"{mean} ({gain.gain:+.{digits}f}, {gain.low:+.{digits}f} to {gain.high:+.{digits}f})"
-
-
-def _number(value: float, digits: int) -> str:
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _stage(run: Run, stage: str) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NAME = "rgsud"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 EXPORT_DIGEST, WEIGHTS_DIGEST = "rgsud.export_digest", "rgsud.weights_digest"
+COST = "rgsud.cost"  # tag: what the model and all that went into it took, `cost.spent` as JSON
 WEIGHTS = "rgsud-derainer.safetensors"  # in every version's model
 ABOUT = (
     "Unpaired image derainers. `champion` serves, `challenger` is the newest candidate, `previous` was replaced by it. "

@@ -5,6 +5,7 @@ Neither is a stage with a bundle: what they read and write is the registry, whos
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from pathlib import Path
@@ -19,7 +20,7 @@ from rgsud_lib.evaluation.gate import Verdict, decide, hold
 from rgsud_lib.files import write_bytes, write_json
 from rgsud_lib.lineage import behind, inputs_of
 from rgsud_lib.model_card import CARD
-from rgsud_lib.registry import CHAMPION, WEIGHTS, Registry, explained
+from rgsud_lib.registry import CHAMPION, COST, WEIGHTS, Registry, explained
 from rgsud_lib.registry.description import description, judged
 from rgsud_lib.registry.promotion_log import NONE, promote, rolled_back, settle
 from rgsud_lib.storage.remote import local_root, open_anywhere, pulled
@@ -27,6 +28,7 @@ from rgsud_lib.storage.remote import local_root, open_anywhere, pulled
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
+    from rgsud_lib.cost.spent import Spent
     from rgsud_lib.data.manifest import Dataset
 
 logger = logging.getLogger("rgsud")
@@ -96,7 +98,7 @@ def _judge(config: Config, data: Dataset, bundle: Bundle, workdir: Path | str, r
         return hold("new", f"version {champion} is the champion already")
     if words := rolled_back(registry, str(version.version)):
         verdict = hold("rolled back", f"version {version.version} {words}")
-        _record(registry, version, verdict, champion, run, bundle, folder)
+        _record(registry, version, verdict, champion, run, _card(bundle, workdir), folder)
         return verdict
     models = {"challenger": bundle.path / WEIGHTS}
     rivals = [version]
@@ -111,18 +113,18 @@ def _judge(config: Config, data: Dataset, bundle: Bundle, workdir: Path | str, r
     write_bytes(folder / "verdict.html", page.encode())
     run.log_artifact(folder / "verdict.html")
     run.log_metrics(_metrics(verdict))
-    _record(registry, version, verdict, champion, run, bundle, folder)
+    _record(registry, version, verdict, champion, run, _card(bundle, workdir), folder)
     return verdict
 
 
 def _record(
     registry: Registry, version: ModelVersion, verdict: Verdict, champion: str | None, run: tracking.StageRun,
-    bundle: Bundle, folder: Path,
+    card: str, folder: Path,
 ) -> None:  # fmt: skip
     """The verdict as tags of the version, and in its card: the description, and a file in `folder` and of the run."""
     tags = {DECISION: verdict.decision, AGAINST: champion or NONE, GATE_RUN: run.run_id or ""}
     registry.set_tags(str(version.version), tags | {REASONS: "; ".join(verdict.reasons)[:REASONS_LENGTH]})
-    card = judged((bundle.path / CARD).read_text(), verdict, champion)
+    card = judged(card, verdict, champion)
     registry.describe(str(version.version), description(card, registry.run(version.run_id), run.run_id or ""))
     write_bytes(folder / CARD, card.encode())
     run.log_artifact(folder / CARD)
@@ -142,6 +144,7 @@ def _register(
     registry: Registry, config: Config, bundle: Bundle, run: tracking.StageRun, workdir: Path | str
 ) -> ModelVersion:
     """The export's version. Where no run logged its model (tracking was off then), this run does."""
+    from rgsud_lib.cost.spent import documents
     from rgsud_lib.tracking.mlflow_models import find_logged_model
 
     model = find_logged_model(registry.client, registry.experiment, bundle.digest)
@@ -156,9 +159,11 @@ def _register(
         "rgsud.reward": config.reward.scorer,
         "rgsud.judge": config.evaluation.judge,
     }
+    spent = _spent(bundle, workdir)
+    tags |= {COST: json.dumps(documents(spent))} if spent else {}
     source = registry.run(registry.client.get_logged_model(model).source_run_id)
     tags |= {name: source.data.tags[tag] for name, tag in FROM_RUN.items() if tag in source.data.tags}
-    return registry.register(bundle.digest, model, tags, description((bundle.path / CARD).read_text(), source))
+    return registry.register(bundle.digest, model, tags, description(_card(bundle, workdir), source))
 
 
 def _made_from(bundle: Bundle, workdir: Path | str) -> dict[str, str]:
@@ -168,6 +173,22 @@ def _made_from(bundle: Bundle, workdir: Path | str) -> dict[str, str]:
         for kind, digest in inputs_of(one):
             tags.setdefault(f"rgsud.{kind}_digest", digest)
     return tags
+
+
+def _spent(bundle: Bundle, workdir: Path | str) -> list[Spent]:
+    from rgsud_lib.cost.model import all_spent, model_cost
+    from rgsud_lib.cost.spent import merge
+
+    return merge(all_spent(model_cost(behind(bundle, workdir))))
+
+
+def _card(bundle: Bundle, workdir: Path | str) -> str:
+    """The model card, with what the model cost where that is known."""
+    from rgsud_lib.cost.spent import words
+
+    card, spent = (bundle.path / CARD).read_text(), _spent(bundle, workdir)
+    title, _, rest = card.partition("\n")
+    return f"{title}\n\nCost: {words(spent)}.\n{rest}" if spent else card
 
 
 def _log_model(bundle: Bundle, registry: Registry, run: tracking.StageRun) -> str:
