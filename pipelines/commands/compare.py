@@ -17,7 +17,7 @@ def compare(
             metavar="RUN...", help="workdir, stage's folder, s3:// address, MLflow run id; or its beginning"
         ),
     ] = None,
-    last: Annotated[int, typer.Option(min=1, help="instead: the newest so many evaluations of the workdir")] = 0,
+    last: Annotated[int | None, typer.Option(min=1, help="instead: the newest so many of the workdir")] = None,
     prices: Annotated[
         Path | None, typer.Option(envvar="RGSUD_PRICES", help="price table (YAML), for the cost in money")
     ] = None,

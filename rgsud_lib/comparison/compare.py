@@ -21,6 +21,7 @@ from rgsud_lib.evaluation.verdict import FEW_IMAGES, GROUPS, LEAST_FOR_INTERVAL,
 from rgsud_lib.scorer_names import parse_scorer, shared
 
 CONFIDENCE = 0.95
+GROUP_TITLES = {"pairs": "pairs", "held_back_rainy": "held-back rainy images"}
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,8 @@ def _mean(values: dict[str, float]) -> float:
 def _notes(runs: Sequence[Run], rows: Sequence[Row]) -> list[str]:
     notes = [f"{run.letter}: {note}." for run in runs if (note := transductive_note(run.summary))]
     few = {row.group: row.count for row in rows if row.count < FEW_IMAGES}
-    notes += [f"Only {count} images in {group.replace('_', ' ')}: intervals of so few are too narrow."
-              for group, count in few.items()]  # fmt: skip
+    counts = (f"{count} {GROUP_TITLES[group]}" for group, count in few.items())
+    notes += [f"Only {text}: the interval of so few is too narrow." for text in counts]
     if not all(run.settings for run in runs):
         notes.append("A run was made before bundles said their settings: differences are not known.")
     missing = dict.fromkeys(name for run in runs for name in (run.summary["judge"], run.summary["scorer"]))

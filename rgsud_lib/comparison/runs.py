@@ -15,7 +15,7 @@ from rgsud_lib.config import flatten
 from rgsud_lib.cost.model import StageCost, model_cost
 from rgsud_lib.errors import ComparisonError
 from rgsud_lib.evaluation.metrics import METRICS
-from rgsud_lib.lineage import Place, walk
+from rgsud_lib.lineage import Place, behind, newest_first, workdir_of
 from rgsud_lib.storage.remote import open_anywhere, pulled
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -78,7 +78,9 @@ def open_runs(places: list[Place]) -> list[Run]:
 def _open(place: Place, letter: str) -> Run:
     bundle = open_anywhere(place, "evaluation")
     folder = pulled(place)
-    bundles = walk(place)
+    workdir = workdir_of(place)
+    exports = [one for _, one in newest_first(workdir) if one.inputs.get("evaluation") == bundle.digest]
+    bundles = [*exports[:1], *behind(bundle, workdir)]
     own: dict[str, Bundle] = {}
     for item in bundles:  # nearest first
         own.setdefault(item.kind, item)

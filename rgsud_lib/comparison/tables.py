@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rgsud_lib.comparison.compare import CONFIDENCE, Comparison, Row
+from rgsud_lib.comparison.compare import CONFIDENCE, GROUP_TITLES, Comparison, Row
 from rgsud_lib.comparison.runs import Run
 from rgsud_lib.cost.model import all_spent
 from rgsud_lib.cost.spent import duration, total
 from rgsud_lib.evaluation.verdict import LEAST_FOR_INTERVAL, decimals, label
 from rgsud_lib.stages import STAGES
-
-GROUP_TITLES = {"pairs": "pairs", "held_back_rainy": "held-back rain"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,8 @@ def cost_table(comparison: Comparison) -> Table:
     sums = comparison.totals
     rows.append(["all", *(duration(one.seconds) for one in sums)])
     rows.append(["GPU-seconds", *(f"{one.gpu_seconds:,.0f}" for one in sums)])
-    rows.append(["lost to stops", *(f"{duration(one.lost)}, {one.lost_gpu_seconds:,.0f} GPU-s" for one in sums)])
+    rows.append(["lost to stops", *(duration(one.lost) for one in sums)])
+    rows.append(["of it GPU-seconds", *(f"{one.lost_gpu_seconds:,.0f}" for one in sums)])
     rows.append(["attempts at stages", *(str(one.attempts) for one in sums)])
     if prices:
         rows.append([f"money, {prices.currency}", *(f"{one.money:,.2f}" for one in sums)])
@@ -108,8 +107,9 @@ def terminal(comparison: Comparison) -> str:
     for run in comparison.runs:
         console.print(f"  {run.letter}  {run.bundle.path}", markup=False, soft_wrap=True)
     for table in (settings_table(comparison), metrics_table(comparison), cost_table(comparison)):
-        if not table.rows:
+        if not table.rows and len(comparison.runs) > 1:
             console.print(f"\n{table.title}: none")
+        if not table.rows:
             continue
         drawn = Drawn(title=table.title, title_justify="left", title_style="bold")
         for number, column in enumerate(table.columns):

@@ -104,7 +104,8 @@ class Meter:
 def machine(config: Config) -> dict[str, Any]:
     """What this process holds, with all processes that share its batches: device, gpus, cpus, pool."""
     torch = sys.modules.get("torch")  # a stage that has not imported it runs on the CPU
-    cuda = config.training.device != "cpu" and torch is not None and torch.cuda.is_available()
+    importing = torch is not None and getattr(torch.__spec__, "_initializing", False)  # by another thread, right now
+    cuda = config.training.device != "cpu" and torch is not None and not importing and torch.cuda.is_available()
     processes = int(os.environ.get("WORLD_SIZE", 1))  # torchrun's
     gpus = max(int(os.environ.get("RGSUD_GPUS") or 0), processes if cuda else 0)
     device = str(torch.cuda.get_device_name()) if cuda else "GPU" if gpus else "cpu"

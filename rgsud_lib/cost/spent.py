@@ -81,8 +81,8 @@ def words(lines: Iterable[Spent], prices: Prices | None = None) -> str:
         return "not recorded"
     sums = total(lines, prices)
     where = " and ".join(dict.fromkeys(line.device if line.gpus else f"{line.cpus} CPU cores" for line in lines))
-    gpus = f"{sums.gpu_seconds:,.0f} GPU-seconds " if sums.gpu_seconds else ""
-    text = f"{duration(sums.seconds)}, {gpus}on {where}"
+    gpus = f", {sums.gpu_seconds:,.0f} GPU-seconds" if sums.gpu_seconds else ""
+    text = f"{duration(sums.seconds)}{gpus} on {where}"
     if prices:
         text += f", {sums.money:,.2f} {prices.currency}"
     if sums.lost >= 1:

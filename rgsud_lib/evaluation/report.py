@@ -66,7 +66,7 @@ def write_report(
         gains=_gain_chart(summary, evaluation.rows),
         images=[_image_table(summary, evaluation.rows, group) for group in GROUPS if summary[group]],
         curves=training_curves(Path(recycled), Path(reinforced)),
-        provenance=_provenance(evaluation, Path(recycled), Path(reinforced)),
+        provenance=_provenance(evaluation, Path(recycled), Path(reinforced), folder.name),
         config=json.dumps(evaluation.config.model_dump(mode="json"), indent=2),
     )
     write_bytes(folder / "report.html", page.encode())
@@ -197,7 +197,10 @@ def _gain_chart(summary: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
     return bar_chart(f"Gain of every image over its rainy input, {label(ranking)}, largest first", gains, unit)
 
 
-def _provenance(evaluation: Evaluation, recycled: Path, reinforced: Path) -> list[tuple[str, str]]:
+def _provenance(evaluation: Evaluation, recycled: Path, reinforced: Path, name: str) -> list[tuple[str, str]]:
+    """No seconds: equal work makes an equal report."""
+    stages = [open_bundle(recycled, "recycled"), open_bundle(reinforced, "reinforced")]
+    crops, megapixels = (sum(stage.facts.get(many, 0) for stage in stages) for many in ("images", "megapixels"))
     manifest = evaluation.data.manifest
     counts = [f"{len(manifest.select(role, 'train'))} {role}" for role in ("rainy", "clean")]
     held_back = [f"{len(manifest.select(role, 'validation'))} {role}" for role in ("rainy", "clean")]
@@ -208,7 +211,8 @@ def _provenance(evaluation: Evaluation, recycled: Path, reinforced: Path) -> lis
         ("trained on", " and ".join(counts) + " images"),
         ("held back", " and ".join(held_back) + " images"),
         ("dataset digest", evaluation.data.digest),
-        ("stage 1 digest", open_bundle(recycled, "recycled").digest),
-        ("stage 2 digest", open_bundle(reinforced, "reinforced").digest),
+        ("stage 1 digest", stages[0].digest),
+        ("stage 2 digest", stages[1].digest),
+        ("cost", f"{crops:,} training crops, {megapixels:,.1f} megapixels; seconds and money: rgsud compare {name}"),
     ]
     return facts + [(f"scorer {scorer.name}", f"version {scorer.version}") for scorer in evaluation.scorers]

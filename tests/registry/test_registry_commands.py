@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from rgsud_lib.bundle import open_bundle, seal
+from rgsud_lib.cost.spent import Spent, documents
 from rgsud_lib.errors import RegistryError
-from rgsud_lib.registry import promotion
+from rgsud_lib.registry import Registry, promotion
 from rgsud_lib.task import explain
 from rgsud_pipelines.cli import app
 
@@ -40,6 +43,21 @@ def test_list_promote_derain_and_roll_back(config, gate_dataset: Path, make_expo
     with Image.open(tmp_path / "out" / "grey.png") as image:
         assert image.getpixel((20, 15)) == (122, 122, 122), "0.024 darker"
     assert rgsud("registry", "rollback", workdir=workdir) == "version 2 is the champion again\n"
+
+
+def test_a_version_says_what_its_model_cost(config, gate_dataset, make_export, workdir: Path, tmp_path: Path) -> None:
+    exported = make_export(0.024)
+    bundle = open_bundle(exported)
+    spent = [Spent("NVIDIA H100", 2, 8, "gpu-spot", seconds=3600.0, lost=600.0, attempts=3)]
+    seal(exported, "export", bundle.config_digest, bundle.inputs, bundle.facts, cost=documents(spent))
+    promotion.promotion_gate(config, gate_dataset, exported, workdir)
+    (version,) = Registry.open(workdir).versions()
+    assert [Spent.parse(line) for line in json.loads(version.tags["rgsud.cost"])] == spent
+    assert "Cost: 1 h 0 min, 7,200 GPU-seconds on NVIDIA H100; 10 min 0 s of it lost to stops." in version.description
+    assert "1 h 0 min, 7,200 GPU-s │" in rgsud("registry", "list", workdir=workdir)
+    (tmp_path / "prices.yaml").write_text("{currency: EUR, gpu_hour: {gpu-spot: 1.5}}")
+    listed = rgsud("registry", "list", "--prices", str(tmp_path / "prices.yaml"), workdir=workdir)
+    assert "7,200 GPU-s, 3.00 EUR" in listed
 
 
 def test_help_teaches() -> None:
