@@ -21,7 +21,7 @@ HERE = "rgsud-compare"  # in the folder where one is, for runs in S3
 
 @dataclass(frozen=True)
 class Options:
-    """`prices`: a price table; `strips`: images shown at most; `out`: a folder, else one in the first run's workdir."""
+    """`prices`: a price table; `strips`: images at most; `out`: the folder, by default in the first run's workdir."""
 
     prices: Path | None = None
     strips: int = 6

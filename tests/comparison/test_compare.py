@@ -54,7 +54,7 @@ def test_what_was_a_runs_reward_is_marked_and_never_decides(make_run) -> None:
 
 
 def test_scores_of_other_scorer_settings_are_not_compared(make_run) -> None:
-    runs = open_runs([make_run("a", 30), make_run("b", 31, settings=("scorers.combine=mean",))])
+    runs = open_runs([make_run("a", 30), make_run("b", 31, settings=("scorers.combine=rank",))])
     assert {row.metric for row in compare(runs).rows} == {"psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y"}
 
 
