@@ -83,7 +83,7 @@ def export_model(
     onnx = folder / f"{NAME}.onnx"
     write_bytes(onnx, to_onnx(derainer, config.export.opset, provenance))
     difference["onnx"] = _largest_difference(derainer, _onnx_runner(onnx), images)
-    if run.run_id is not None:
+    if run.tracked:
         model = save_mlflow_model(onnx, folder / MLFLOW_MODEL)
         difference["mlflow"] = _largest_difference(derainer, _mlflow_runner(model), images)
     _check_differences(difference, config.export.tolerance)
@@ -202,7 +202,7 @@ def _log(folder: Path, run: StageRun) -> None:
     for name in (CARD, STRIP):
         if (folder / name).is_file():
             run.log_artifact(folder / name)
-    if run.run_id is not None:
+    if run.tracked:
         from rgsud_lib.tracking.mlflow_models import add_companions
 
         add_companions(folder, folder / MLFLOW_MODEL)

@@ -29,7 +29,8 @@ def record(comparison: Comparison, files: list[Path], workdir: Place) -> str:
 
     if unavailable():
         return ""
-    from rgsud_lib.tracking import first_line, mlflow_store
+    from rgsud_lib.tracking import mlflow_store
+    from rgsud_lib.tracking.address import first_line
 
     try:
         opened = mlflow_client(workdir)

@@ -122,6 +122,7 @@ def _record(
     card: str, folder: Path,
 ) -> None:  # fmt: skip
     """The verdict as tags of the version, and in its card: the description, and a file in `folder` and of the run."""
+    run.flush()  # for its id
     tags = {DECISION: verdict.decision, AGAINST: champion or NONE, GATE_RUN: run.run_id or ""}
     registry.set_tags(str(version.version), tags | {REASONS: "; ".join(verdict.reasons)[:REASONS_LENGTH]})
     card = judged(card, verdict, champion)
@@ -134,6 +135,7 @@ def _link(registry: Registry, versions: list[ModelVersion], run: tracking.StageR
     """The models that the gate compares, as inputs of its run."""
     from mlflow.entities import LoggedModelInput
 
+    run.flush()  # for its id
     models = [LoggedModelInput(version.model_id) for version in versions if version.model_id]
     if run.run_id and models:
         with explained(registry.address):
@@ -199,6 +201,7 @@ def _log_model(bundle: Bundle, registry: Registry, run: tracking.StageRun) -> st
         model = save_mlflow_model(bundle.path / f"{NAME}.onnx", Path(folder) / "model")
         add_companions(bundle.path, model)
         run.log_model(model)
+    run.flush()
     logged = registry.client.get_run(run.run_id).data.tags.get(MODEL_ID) if run.run_id else None
     if logged is None:
         raise RegistryError(f"the model could not be stored at {registry.address}; the warnings above say why")

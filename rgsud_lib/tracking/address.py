@@ -20,3 +20,9 @@ def shown(text: str) -> str:
     `postgresql://u:secret@db/mlflow` becomes `postgresql://db/mlflow`.
     """
     return SECRET.sub(r"\1***", USERINFO.sub("", text))
+
+
+def first_line(error: Exception) -> str:
+    """What an error is, without the passwords of addresses that it names."""
+    lines = shown(str(error)).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -6,20 +6,26 @@ nobody else did. Nothing here may turn a good run into a bad one, so what cannot
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import os
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rgsud_lib import tracking
 from rgsud_lib.config import Config, parse_config
-from rgsud_lib.errors import ConfigError, RgsudError
+from rgsud_lib.errors import ConfigError, DataError, RgsudError
 from rgsud_lib.stages import INPUTS, PARTS, STAGES, Place, prepare_inputs, recycle_inputs, stage_key
+from rgsud_lib.storage.remote import local_root
+from rgsud_lib.tracking.address import first_line
+from rgsud_lib.tracking.facts import Opening
 from rgsud_lib.tracking.leftovers import adopt_children, sealed_digest, unsaid_bundle
 from rgsud_lib.tracking.mlflow_models import BUNDLE_DIGEST
+from rgsud_lib.tracking.replay import replay_all
 from rgsud_lib.tracking.run_report import EARLIER, StageRecord, markdown, report, run_status
+from rgsud_lib.tracking.spool import FOLDER, Spool
+from rgsud_lib.tracking.spooled_run import keep
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -41,18 +47,28 @@ def finalize(config: str, sources: Sources, workdir: Place, state: str, message:
         ending = _Ending(parse_config(config), sources, workdir, state, message)
     except ConfigError as error:
         return report("FAILED", os.environ.get("KFP_RUN_ID", ""), message or str(error), [], ["nothing was started"])
-    if os.environ.get("RGSUD_TRACKING", "").lower() == "off" or importlib.util.find_spec("mlflow") is None:
+    if not tracking.enabled():
         ending.notes.append("MLflow is off: run ids and seconds are not known")
         return ending.report()
     from rgsud_lib.tracking import mlflow_store
 
     try:
-        return ending.close()
+        ending.replay()
+        return ending.close(mlflow_store.connect(workdir), int(time.time() * 1000))
     except mlflow_store.failures() as error:
-        ending.notes.append(f"MLflow cannot be used ({tracking.first_line(error)}): its runs may still say RUNNING")
+        ending.notes.append(f"MLflow cannot be used ({first_line(error)}): its runs may still say RUNNING")
         logger.warning("finalize: %s", ending.notes[-1])
         ending.forget_runs()
+        ending.keep()
         return ending.report()
+
+
+def finalize_late(client: MlflowClient, kept: dict[str, Any], now: int) -> None:
+    """Do now what `finalize` could not, from what it `kept` in a spool; `now` was then, in Unix milliseconds."""
+    config, sources, workdir = parse_config(json.dumps(kept["config"])), tuple(kept["sources"]), kept["workdir"]
+    ending = _Ending(config, sources, workdir, kept["state"], kept["message"])
+    ending.opening = Opening.parse(kept["opening"])
+    ending.close(client, now)
 
 
 class _Ending:
@@ -60,6 +76,7 @@ class _Ending:
 
     def __init__(self, config: Config, sources: Sources, workdir: Place, state: str, message: str) -> None:
         self.config, self.sources, self.workdir, self.state, self.message = config, sources, workdir, state, message
+        self.opening = Opening.of("finalize", config, workdir, "")
         self.notes: list[str] = []
         self.forget_runs()
 
@@ -68,28 +85,46 @@ class _Ending:
         self._children: list[Run] = []
         self._unsaid: dict[str, str] = {}  # by run: the bundle of a stage that could not say that it was done
 
-    def close(self) -> dict[str, Any]:
+    def replay(self) -> None:
+        """Send what the stages could not, from wherever they left it."""
+        try:
+            left = replay_all(self.workdir).left
+            self.notes.extend(f"MLflow has not got {name}: {reason}" for name, reason in left.items())
+        except DataError as error:
+            self.notes.append(f"what stages kept for MLflow in {self.workdir} could not be fetched: {error}")
+
+    def keep(self) -> None:
+        """Leave a record of this ending for `finalize_late`."""
+        spool = Spool.create(local_root(self.workdir) / FOLDER, "finalize")
+        spool.append(
+            "finalize", opening=asdict(self.opening), config=self.opening.config, sources=self.sources,
+            workdir=str(self.workdir), state=self.state, message=self.message,
+        )  # fmt: skip
+        spool.release(delivered=False)
+        keep(spool.folder, self.workdir)
+
+    def close(self, client: MlflowClient, now: int) -> dict[str, Any]:
         """Write the report into the pipeline's MLflow run and set its status where that is ours to set."""
         from rgsud_lib.tracking import mlflow_store
+        from rgsud_lib.tracking.mlflow_runs import describe
 
-        client = mlflow_store.connect(self.workdir)
-        key, name = tracking.run_key(self.config, self.workdir), tracking.parent_name(self.config)
-        parent, owned = mlflow_store.open_parent(client, self.workdir, key, name)
-        duplicates = adopt_children(client, self.workdir, key, parent) if owned else []
+        key, experiment = self.opening.run_key, self.opening.experiment
+        parent, owned = mlflow_store.open_parent(client, self.workdir, self.opening)
+        duplicates = adopt_children(client, self.workdir, key, parent, experiment) if owned else []
         self._client = client
-        self._children = mlflow_store.stage_runs(client, self.workdir, mlflow_store.PARENT, parent)
+        self._children = mlflow_store.stage_runs(client, self.workdir, mlflow_store.PARENT, parent, experiment)
         self._unsaid = {run.info.run_id: made for run in self._children if (made := self._made(run))}
         document = self.report()
         for run_id in [parent, *duplicates] if owned else []:  # before the report, which S3 may refuse
-            client.set_terminated(run_id, document["status"])
+            client.set_terminated(run_id, document["status"], now)
         if not client.get_run(parent).data.params:
-            tracking.describe(client, parent, self.config)
+            describe(client, parent, self.opening)
         for run in self._children:
             if run.info.status != self._status(run):
-                client.set_terminated(run.info.run_id, self._status(run))
+                client.set_terminated(run.info.run_id, self._status(run), now)
         for run_id, digest in self._unsaid.items():
             client.set_tag(run_id, BUNDLE_DIGEST, digest)
-        _write(client, parent, document)
+        _write(client, parent, document, now)
         return document
 
     def report(self) -> dict[str, Any]:
@@ -104,8 +139,8 @@ class _Ending:
                 records.append(StageRecord(stage) if skipped else self._taken(stage, known))
             if stage in STAGES and records[-1].bundle:
                 known[STAGES[stage][0]] = records[-1].bundle
-        key = tracking.run_key(self.config, self.workdir)
-        return report(run_status(self.state, records), key, self.message, records, self.notes)
+        status = run_status(self.state, records)
+        return report(status, self.opening.run_key, self.message, records, self.notes)
 
     def _made(self, run: Run) -> str:
         try:
@@ -169,7 +204,8 @@ class _Ending:
 
         if self._client is None:
             return None
-        runs = mlflow_store.stage_runs(self._client, self.workdir, mlflow_store.STAGE_KEY, key)
+        experiment = self.opening.experiment
+        runs = mlflow_store.stage_runs(self._client, self.workdir, mlflow_store.STAGE_KEY, key, experiment)
         return next((run for run in runs if run.info.status == "FINISHED"), None)
 
 
@@ -185,10 +221,9 @@ def _seconds(run: Run) -> float:
     return spent - float(run.data.tags.get(mlflow_store.SECONDS_BEFORE, 0.0))
 
 
-def _write(client: MlflowClient, parent: str, document: dict[str, Any]) -> None:
+def _write(client: MlflowClient, parent: str, document: dict[str, Any], now: int) -> None:
     from mlflow.entities import Metric, RunTag
 
-    now = int(time.time() * 1000)
     metrics = [Metric(name, value, now, 0) for name, value in document["cost"].items()]
     tags = {f"rgsud.{row['stage']}_run": row["run_id"] for row in document["stages"] if row["run_id"]}
     tags |= {f"rgsud.{row['stage']}_bundle": row["bundle"] for row in document["stages"] if row["bundle"]}

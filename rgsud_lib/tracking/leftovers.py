@@ -13,6 +13,7 @@ from rgsud_lib.bundle import MARKER, parse_bundle
 from rgsud_lib.stages import KINDS, PARTS, Place, place_of
 from rgsud_lib.storage.remote import find
 from rgsud_lib.storage.s3 import is_remote
+from rgsud_lib.tracking.facts import Experiment
 from rgsud_lib.tracking.mlflow_models import BUNDLE_DIGEST
 
 if TYPE_CHECKING:
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
 DUPLICATE = "rgsud.duplicate_of"  # the id of the parent that counts
 
 
-def adopt_children(client: MlflowClient, workdir: Place, run_key: str, parent: str) -> list[str]:
+def adopt_children(
+    client: MlflowClient, workdir: Place, run_key: str, parent: str, experiment: Experiment | None = None
+) -> list[str]:
     """Give `parent` the children of all other parents of its pipeline run; returns their ids, still to be closed."""
     from rgsud_lib.tracking import mlflow_store
 
-    others = [run_id for run_id in mlflow_store.parents(client, workdir, run_key) if run_id != parent]
+    others = [run_id for run_id in mlflow_store.parents(client, workdir, run_key, experiment) if run_id != parent]
     for other in others:
-        for child in mlflow_store.stage_runs(client, workdir, mlflow_store.PARENT, other):
+        for child in mlflow_store.stage_runs(client, workdir, mlflow_store.PARENT, other, experiment):
             client.set_tag(child.info.run_id, mlflow_store.PARENT, parent)
         client.set_tag(other, DUPLICATE, parent)
     return others

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rgsud_lib.tracking.curve_names import curve_name
+
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 NAME = "derainer"
-REFUSED = re.compile(r"[^\w\-. :/]")  # what MLflow takes in no metric's name, such as the + of an ensemble
 MODEL_ID, BUNDLE_DIGEST, BUNDLE_PATH = "rgsud.model_id", "rgsud.bundle_digest", "rgsud.bundle_path"
 SCORES = "metrics.json"
 # What `rgsud derain` reads, and what a person reads: the card with its pictures, and the scores that it shows.
@@ -35,32 +35,34 @@ def add_companions(exported: Path, model: Path) -> None:
             shutil.copy2(source, copy)
 
 
-def create_model(client: MlflowClient, run_id: str, folder: Path) -> str:
-    """An empty LoggedModel of the run for the MLflow model in `folder`; returns its id."""
-    from mlflow.models import Model
+def log_model(client: MlflowClient, run_id: str, folder: Path) -> None:
+    """Make the MLflow model in `folder` the run's LoggedModel; doing it again changes nothing.
 
-    experiment = client.get_run(run_id).info.experiment_id
-    tags = {f"rgsud.{name}": str(value) for name, value in (Model.load(str(folder)).metadata or {}).items()}
-    return client.create_logged_model(experiment, NAME, run_id, tags, model_type=NAME).model_id
-
-
-def fill_model(client: MlflowClient, run_id: str, model_id: str, folder: Path) -> None:
-    """Upload the files, whose MLmodel learns its ids, and link run and model; doing it again changes nothing."""
+    Its MLmodel learns its ids; the file is replaced, since others may share its bytes.
+    """
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
-    location = client.get_logged_model(model_id).artifact_location
     description = Model.load(str(folder))
-    description.model_id = description.model_uuid = model_id
-    description.run_id, description.artifact_path = run_id, location
-    description.save(str(folder / "MLmodel"))
-    client.log_model_artifacts(model_id, str(folder))
+    experiment = client.get_run(run_id).info.experiment_id
+    made = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+    if made:
+        model = made[0]
+    else:
+        tags = {f"rgsud.{name}": str(value) for name, value in (description.metadata or {}).items()}
+        model = client.create_logged_model(experiment, NAME, run_id, tags, model_type=NAME)
+    description.model_id = description.model_uuid = model.model_id
+    description.run_id, description.artifact_path = run_id, model.artifact_location
+    beside = folder / ".MLmodel.partial"
+    description.save(str(beside))
+    beside.replace(folder / "MLmodel")
+    client.log_model_artifacts(model.model_id, str(folder))
     outputs = client.get_run(run_id).outputs
-    if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
-        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
-    _log_scores(client, run_id, model_id, folder)
-    client.finalize_logged_model(model_id, "READY")
-    client.set_tag(run_id, MODEL_ID, model_id)
+    if outputs is None or model.model_id not in {output.model_id for output in outputs.model_outputs}:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    _log_scores(client, run_id, model.model_id, folder)
+    client.finalize_logged_model(model.model_id, "READY")
+    client.set_tag(run_id, MODEL_ID, model.model_id)
 
 
 def _log_scores(client: MlflowClient, run_id: str, model_id: str, folder: Path) -> None:
@@ -79,7 +81,7 @@ def _log_scores(client: MlflowClient, run_id: str, model_id: str, folder: Path) 
         for name, value in summary[group]["mean"][summary["models"][-1]].items()
     }
     about = {"model_id": model_id, "dataset_name": "dataset" if dataset else None, "dataset_digest": dataset}
-    metrics = [Metric(REFUSED.sub("_", name), value, now, 0, **about) for name, value in means.items()]
+    metrics = [Metric(curve_name(name), value, now, 0, **about) for name, value in means.items()]
     client.log_batch(run_id, metrics=metrics)
 
 

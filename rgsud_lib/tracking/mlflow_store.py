@@ -1,4 +1,4 @@
-"""Where MLflow keeps the runs: the embedded SQLite store and the runs found or created in it by tag.
+"""Where MLflow keeps the runs: the embedded SQLite store or a server, and the runs found there by tag.
 
 The explicit client is used throughout, never `mlflow.start_run`, because a set MLFLOW_RUN_ID would
 silently replace the run asked for; nor `mlflow.set_tracking_uri`, which sets MLFLOW_TRACKING_URI for
@@ -15,7 +15,6 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when mlflow is imported
@@ -25,26 +24,17 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from rgsud_lib.storage.listing import canonical
 from rgsud_lib.storage.remote import local_root
 from rgsud_lib.tracking.address import shown
+from rgsud_lib.tracking.facts import Experiment, Opening
 
 EXPERIMENT = "rgsud"
 RUN_KEY, STAGE_KEY, STAGE, WORKDIR = "rgsud.run_key", "rgsud.stage_key", "rgsud.stage", "rgsud.workdir"
 PARENT = "mlflow.parentRunId"
 PIPELINE = "rgsud.pipeline_run"  # of a stage's run: which pipeline run it belongs to, whatever its parent is
+BEGAN = "rgsud.attempt_began"  # Unix milliseconds, of the last attempt
 SECONDS, SECONDS_BEFORE = "cost/seconds", "rgsud.seconds_before"  # spent in all; of these for earlier pipeline runs
 logger = logging.getLogger("rgsud")
-
-
-@dataclass(frozen=True)
-class RunIds:
-    """A stage's run and its parent; `owns_parent` is False where somebody else opens and closes the parent."""
-
-    child: str
-    parent: str | None
-    owns_parent: bool
-    resumed: bool
 
 
 def is_final(error: Exception) -> bool:
@@ -77,38 +67,9 @@ def connect(workdir: Path | str) -> MlflowClient:
         os.environ.setdefault(name, value)  # MLflow's own defaults would hold up training for minutes
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its tracebacks; tracking warns itself
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        with _locked(workdir):
+        with locked(workdir):
             _create_database(local_root(workdir))
     return MlflowClient(tracking_uri(workdir))
-
-
-def open_runs(client: MlflowClient, workdir: Path | str, run_key: str, stage: str, key: str, name: str) -> RunIds:
-    """Find or create the pipeline's parent run and the stage's child run.
-
-    An unfinished child of the same stage key and workdir is continued. MLFLOW_RUN_ID, where set, names the run that
-    an orchestrator made: a run that has a parent is this stage's own (Kubeflow's MLflow plugin), any other the parent.
-    """
-    with _locked(workdir):
-        experiment = find_experiment(client, workdir)
-        given = _given_run(client)
-        old = _unfinished(client, experiment, key, workdir)
-        parent, owns_parent = _parent(client, experiment, given, run_key, name)
-        pipeline = _quotable(run_key) if owns_parent else parent
-        if old is not None:
-            if old.data.tags.get(PIPELINE) != pipeline:
-                client.set_tag(old.info.run_id, SECONDS_BEFORE, str(old.data.metrics.get(SECONDS, 0.0)))
-                client.set_tag(old.info.run_id, PIPELINE, pipeline)
-            client.update_run(old.info.run_id, status="RUNNING")
-            client.set_tag(old.info.run_id, PARENT, parent)  # it belongs to the pipeline run that finishes it
-            return RunIds(old.info.run_id, parent, owns_parent, resumed=True)
-        tags = {STAGE_KEY: key, WORKDIR: canonical(workdir), STAGE: stage, PIPELINE: pipeline}
-        if given is not None and PARENT in given.data.tags:
-            for tag, value in tags.items():
-                client.set_tag(given.info.run_id, tag, value)
-            return RunIds(given.info.run_id, parent, owns_parent, resumed=False)
-        tags |= {PARENT: parent, "mlflow.source.name": "rgsud"}
-        child = client.create_run(experiment, run_name=stage, tags=tags)
-        return RunIds(child.info.run_id, parent, owns_parent, resumed=False)
 
 
 def try_artifacts() -> str:
@@ -127,20 +88,24 @@ def try_artifacts() -> str:
     return location
 
 
-def open_parent(client: MlflowClient, workdir: Path | str, run_key: str, name: str) -> tuple[str, bool]:
+def open_parent(client: MlflowClient, workdir: Path | str, opening: Opening) -> tuple[str, bool]:
     """Find or create the pipeline's parent run; False where somebody else opens and closes it."""
-    with _locked(workdir):
-        return _parent(client, find_experiment(client, workdir), _given_run(client), run_key, name)
+    with locked(workdir):
+        return parent_of(
+            client, find_experiment(client, workdir, opening.experiment), given_run(client, opening), opening
+        )
 
 
-def parents(client: MlflowClient, workdir: Path | str, run_key: str) -> list[str]:
+def parents(client: MlflowClient, workdir: Path | str, run_key: str, experiment: Experiment | None = None) -> list[str]:
     """The ids of a pipeline run's parents, the one that counts first; others come of tasks that began at once."""
-    return [run.info.run_id for run in _tagged(client, find_experiment(client, workdir), RUN_KEY, run_key)]
+    return [run.info.run_id for run in tagged(client, find_experiment(client, workdir, experiment), RUN_KEY, run_key)]
 
 
-def stage_runs(client: MlflowClient, workdir: Path | str, tag: str, value: str) -> list[Run]:
+def stage_runs(
+    client: MlflowClient, workdir: Path | str, tag: str, value: str, experiment: Experiment | None = None
+) -> list[Run]:
     """The stages' runs with this tag, the oldest first: PARENT gives a pipeline's, STAGE_KEY a result's."""
-    runs = _tagged(client, find_experiment(client, workdir), tag, value)
+    runs = tagged(client, find_experiment(client, workdir, experiment), tag, value)
     return [run for run in runs if STAGE in run.data.tags]
 
 
@@ -158,11 +123,12 @@ def _create_database(workdir: Path) -> None:
     os.replace(partial, database)
 
 
-def find_experiment(client: MlflowClient, workdir: Path | str) -> str:
-    """The id of the experiment that the environment names, or of ours, which is created where it is absent."""
-    if os.environ.get("MLFLOW_EXPERIMENT_ID"):
-        return os.environ["MLFLOW_EXPERIMENT_ID"]
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+def find_experiment(client: MlflowClient, workdir: Path | str, experiment: Experiment | None = None) -> str:
+    """The id of the experiment (default: that of the environment), which is created where it is absent."""
+    wanted = experiment or Experiment.here()
+    if wanted.id:
+        return wanted.id
+    name = wanted.name or EXPERIMENT
     found = client.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
@@ -176,50 +142,48 @@ def find_experiment(client: MlflowClient, workdir: Path | str) -> str:
         return found.experiment_id
 
 
-def _given_run(client: MlflowClient) -> Run | None:
-    run_id = os.environ.get("MLFLOW_RUN_ID")
-    if not run_id:
+def given_run(client: MlflowClient, opening: Opening) -> Run | None:
+    """The run that MLFLOW_RUN_ID named; None with a warning where there is no such run."""
+    if not opening.given:
         return None
     try:
-        return client.get_run(run_id)
+        return client.get_run(opening.given)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         address = shown(client.tracking_uri)
-        logger.warning("MLFLOW_RUN_ID=%s is unknown to %s; a run of our own is used", run_id, address)
+        logger.warning("MLFLOW_RUN_ID=%s is unknown to %s; a run of our own is used", opening.given, address)
         return None
 
 
-def _unfinished(client: MlflowClient, experiment: str, key: str, workdir: Path | str) -> Run | None:
-    place = canonical(workdir)
-    runs = _tagged(client, experiment, STAGE_KEY, key)
-    return next((run for run in runs if run.data.tags.get(WORKDIR) == place and run.info.status != "FINISHED"), None)
-
-
-def _parent(client: MlflowClient, experiment: str, given: Run | None, run_key: str, name: str) -> tuple[str, bool]:
+def parent_of(client: MlflowClient, experiment: str, given: Run | None, opening: Opening) -> tuple[str, bool]:
+    """As `open_parent`, for who holds the lock."""
     if given is not None:
         return given.data.tags.get(PARENT, given.info.run_id), False
-    found = _tagged(client, experiment, RUN_KEY, run_key)
+    found = tagged(client, experiment, RUN_KEY, opening.run_key)
     if found:
-        client.update_run(found[0].info.run_id, status="RUNNING")
+        if found[0].info.status == "RUNNING" or (found[0].info.end_time or 0) <= opening.started:
+            client.update_run(found[0].info.run_id, status="RUNNING")  # not where this is an old story
         return found[0].info.run_id, True
-    tags = {RUN_KEY: _quotable(run_key), "mlflow.source.name": "rgsud"}
-    created = client.create_run(experiment, run_name=name, tags=tags)
-    first, *_ = [*_tagged(client, experiment, RUN_KEY, run_key), created]  # the lock is this machine's: others look too
+    tags = {RUN_KEY: quotable(opening.run_key), "mlflow.source.name": "rgsud"}
+    created = client.create_run(experiment, opening.started, tags, run_name=opening.name)
+    first, *_ = [*tagged(client, experiment, RUN_KEY, opening.run_key), created]  # the lock is this machine's
     return first.info.run_id, True
 
 
-def _tagged(client: MlflowClient, experiment: str, tag: str, value: str) -> list[Run]:
-    query = f"tags.`{tag}` = '{_quotable(value)}'"
+def tagged(client: MlflowClient, experiment: str, tag: str, value: str) -> list[Run]:
+    """All runs of an experiment with this tag, the oldest first."""
+    query = f"tags.`{tag}` = '{quotable(value)}'"
     return list(client.search_runs([experiment], query, order_by=["attributes.start_time ASC"]))
 
 
-def _quotable(value: str) -> str:
+def quotable(value: str) -> str:
+    """A tag's value as a search for it can name it."""
     return re.sub(r"[^\w.:/@ -]", "_", value)
 
 
 @contextmanager
-def _locked(workdir: Path | str) -> Iterator[None]:
+def locked(workdir: Path | str) -> Iterator[None]:
     """One process at a time opens runs in a workdir: neither databases nor parent runs come twice."""
     folder = local_root(workdir)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """What a stage logs: `log.jsonl` (deterministic, part of the result) and the tracking server's copy with times.
 
 A row is one step's averages since the row before. The file is cut back to the checkpoint on resume,
-so it never holds a step twice.
+so it never holds a step twice; nor does the server, which is sent all of it then, and takes each step once.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ FILE = "log.jsonl"
 
 
 class Curves:
-    """Sums values between rows; rows go to the file at once and to the tracking server at `flush`."""
+    """Sums values between rows, which go to the file and to the tracking run."""
 
     def __init__(self, folder: Path, run: StageRun):
         self.path, self.run = folder / FILE, run
         self.sums: dict[str, list[float]] = {}
-        self._unsent: list[dict[str, Any]] = []
 
     def add(self, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -36,12 +35,7 @@ class Curves:
         row = {"step": step, "phase": phase, **averages, **values}
         with open(self.path, "a") as file:
             file.write(json.dumps(row) + "\n")
-        self._unsent.append(row | times)
-
-    def flush(self) -> None:
-        """Send what the tracking server has not got yet."""
-        self.run.log_rows(self._unsent)
-        self._unsent = []
+        self.run.log_rows([row | times])
 
     def state(self) -> dict[str, Any]:
         return {"bytes": self.path.stat().st_size if self.path.exists() else 0, "sums": self.sums}
@@ -53,7 +47,7 @@ class Curves:
         with open(self.path, "r+b") as file:
             file.truncate(state["bytes"] if state else 0)
         self.sums = state["sums"] if state else {}
-        self._unsent = read_log(self.path)
+        self.run.log_rows(read_log(self.path))
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

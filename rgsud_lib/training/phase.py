@@ -53,7 +53,9 @@ class Clock:
     def report(self) -> dict[str, float]:
         """Seconds a step by part and the share of scoring; starts again."""
         steps = max(1, self.steps)
-        times = {f"time/{part}_seconds": self.spent.get(part, 0.0) / steps for part in ("data", "step", "scoring")}
+        times = {
+            f"time/{part}_seconds_per_step": self.spent.get(part, 0.0) / steps for part in ("data", "step", "scoring")
+        }
         times["time/scoring_share"] = self.scoring_share()
         self.spent, self.steps = {}, 0
         return times

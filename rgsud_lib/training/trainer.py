@@ -179,8 +179,9 @@ class Trainer:
             values["validation/psnr_rgb"] = self.last_psnr = self.validator.psnr_rgb()
             step = self._global(phase)
             grid = self.validator.grid(lambda name: self.pool.image(name) if name in self.pool.entries else None)
-            save_grid(grid, self.folder / "grids" / f"{step:08d}.png")
-            self.curves.run.log_image(grid, "rainy_derained_reward", step)
+            path = self.folder / "grids" / f"{step:08d}.png"
+            save_grid(grid, path)
+            self.curves.run.log_image(path, "rainy_derained_reward_clean", step)
         clock.mark("validation")
         self.curves.row(self._global(phase), phase.name, values, clock.report())
 
@@ -191,6 +192,5 @@ class Trainer:
         if distributed.leads_node():
             self.pool.collect_garbage()
         if self.main:
-            self.curves.flush()
             share(self.folder)
         distributed.wait()

@@ -12,7 +12,7 @@ from rgsud_lib import tracking
 from rgsud_lib.config import load_config
 from rgsud_lib.errors import RegistryError
 from rgsud_lib.registry import Registry, explained
-from rgsud_lib.tracking.address import shown
+from rgsud_lib.tracking.address import first_line, shown
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_warnings_of_a_stage_keep_the_password(tmp_path: Path, monkeypatch, capl
     with tracking.stage_run("prepare", load_config("demo"), tmp_path, "k"):
         pass
     assert "MLflow cannot be written" in caplog.text and "secret" not in caplog.text
-    assert tracking.first_line(sqlite3.Error("")) == "Error: no message"
+    assert first_line(sqlite3.Error("")) == "Error: no message"

@@ -14,8 +14,10 @@ from PIL import Image
 from rgsud_lib import stages, tracking
 from rgsud_lib.config import Config, load_config
 from rgsud_lib.errors import Preempted
+from rgsud_lib.tracking import spool
 from rgsud_lib.tracking.finalize import ORDER, finalize
 from rgsud_lib.tracking.run_report import StageRecord, costs, markdown, publish_report, run_status
+from rgsud_lib.tracking.spooled_run import SpooledRun
 
 pytest.importorskip("mlflow")
 from mlflow.entities import Run
@@ -175,7 +177,8 @@ def test_a_run_that_ended_badly(workdir, config, sources, error, state, status) 
 
 
 def test_a_stage_that_ended_without_a_word_does_not_run_forever(workdir, config, sources) -> None:
-    run = tracking._MlflowRun("prepare", config, workdir, "k")
+    run = SpooledRun("prepare", config, workdir, "k")
+    run.flush()
     document = finalize(config.model_dump_json(), sources, workdir, "FAILED")
     assert client(workdir).get_run(run.run_id).info.status == "FAILED"
     assert by_stage(document)["prepare"]["status"] == parents(workdir)[0].info.status == "FAILED"
@@ -217,8 +220,8 @@ def test_parents_that_were_opened_at_once_become_one(workdir, config, sources, s
 def test_a_stage_that_was_stopped_right_after_its_work_is_done(workdir, config, sources, monkeypatch, ending) -> None:
     """Killed without a word, or told to stop; the next attempt finds the bundle and opens no run."""
     with monkeypatch.context() as patched:
-        close = tracking._MlflowRun.close
-        patched.setattr(tracking._MlflowRun, "close", lambda run, status: ending and close(run, ending))
+        close = SpooledRun.close
+        patched.setattr(SpooledRun, "close", lambda run, status: ending and close(run, ending))
         made = do_two(config, sources, workdir)
     assert do_two(config, sources, workdir) == made
     rows = by_stage(finalize(config.model_dump_json(), sources, workdir, "SUCCEEDED"))
@@ -229,15 +232,18 @@ def test_a_stage_that_was_stopped_right_after_its_work_is_done(workdir, config, 
 
 
 def test_a_stage_that_was_killed_before_it_sealed_or_delivered_is_not_done(workdir, config, sources) -> None:
-    run = tracking._MlflowRun("recycle", config, workdir, "k")
+    run = SpooledRun("recycle", config, workdir, "k")
     run.set_tags({"rgsud.bundle_digest": "kept on the lost machine"})
+    run.flush()
     row = by_stage(finalize(config.model_dump_json(), sources, workdir, "FAILED"))["recycle"]
     assert (row["status"], row["bundle"]) == ("FAILED", "")
 
 
 def test_a_part_whose_bundle_was_used_up_was_done(workdir, config, sources) -> None:
     for key, tags in (("used", {"rgsud.bundle_digest": "d"}), ("lost", {})):
-        tracking._MlflowRun("check", config, workdir, key).set_tags(tags)
+        run = SpooledRun("check", config, workdir, key)
+        run.set_tags(tags)
+        run.flush()
     finalize(config.model_dump_json(), sources, workdir, "SUCCEEDED")
     store = client(workdir)
     found = store.search_runs([parents(workdir)[0].info.experiment_id], "tags.`rgsud.stage` = 'check'")
@@ -268,12 +274,12 @@ def test_the_tags_are_set_before_the_bundle_is_delivered(workdir, config, monkey
 
 def test_seconds_add_up_over_attempts_and_pauses_cost_nothing(workdir, config, sources, monkeypatch) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(tracking.time, "time", lambda: clock[0])
-    run = tracking._MlflowRun("prepare", config, workdir, "k")
+    monkeypatch.setattr(spool.time, "time", lambda: clock[0])
+    run = SpooledRun("prepare", config, workdir, "k")
     clock[0] += 7
     run.close("KILLED")
     clock[0] += 3600
-    run = tracking._MlflowRun("prepare", config, workdir, "k")
+    run = SpooledRun("prepare", config, workdir, "k")
     clock[0] += 5
     run.close("FINISHED")
     document = finalize(config.model_dump_json(), sources, workdir, "SUCCEEDED")
@@ -282,11 +288,11 @@ def test_seconds_add_up_over_attempts_and_pauses_cost_nothing(workdir, config, s
 
 def test_seconds_of_an_earlier_pipeline_run_are_its_own(workdir, config, sources, monkeypatch) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(tracking.time, "time", lambda: clock[0])
+    monkeypatch.setattr(spool.time, "time", lambda: clock[0])
 
     def attempt(run_key: str, seconds: float, status: str) -> None:
         monkeypatch.setenv("KFP_RUN_ID", run_key)
-        run = tracking._MlflowRun("prepare", config, workdir, "k")
+        run = SpooledRun("prepare", config, workdir, "k")
         clock[0] += seconds
         run.close(status)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rgsud_lib import tracking
 from rgsud_lib.config import Config, load_config
@@ -23,7 +24,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 VARIABLES = ("RGSUD_TRACKING", "RGSUD_RUN_KEY", "KFP_RUN_ID", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")
-PICTURE = np.zeros((16, 16, 3), np.uint8)
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +39,13 @@ def workdir(tmp_path: Path, mlflow_database: Path) -> Path:
     folder.mkdir()
     (folder / "mlflow.db").write_bytes(mlflow_database.read_bytes())
     return folder
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("picture") / "grid.png"
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +66,9 @@ def curve(workdir: Path, run_id: str | None, name: str = "loss/derain") -> list[
     return sorted((point.step, point.value) for point in client(workdir).get_metric_history(run_id, name))
 
 
-def test_one_parent_for_all_stages_and_everything_about_a_run_is_there(workdir: Path, config: Config, tmp_path) -> None:
+def test_one_parent_for_all_stages_and_everything_about_a_run_is_there(
+    workdir: Path, config: Config, tmp_path, picture
+) -> None:
     (tmp_path / "report.html").write_text("<p>")
     with tracking.stage_run("prepare", config, workdir, "k0"):
         pass
@@ -67,7 +76,7 @@ def test_one_parent_for_all_stages_and_everything_about_a_run_is_there(workdir: 
         run.log_input("dataset", "d1g3st", "/data", "recycle")
         run.log_rows(rows(1, 5))
         run.log_metrics({"psnr_rgb": 31.5})
-        run.log_image(PICTURE, "grid", 5)
+        run.log_image(picture, "grid", 5)
         run.log_artifact(tmp_path / "report.html")
         run.set_tags({"rgsud.bundle_digest": "b"})
     store = client(workdir)
@@ -86,7 +95,7 @@ def test_one_parent_for_all_stages_and_everything_about_a_run_is_there(workdir: 
     dataset = found.inputs.dataset_inputs[0]
     assert (dataset.dataset.name, dataset.dataset.digest, dataset.tags[0].value) == ("dataset", "d1g3st", "recycle")
     assert curve(workdir, run.run_id) == [(step, step / 10) for step in range(1, 6)]
-    assert parent.data.metrics == {"psnr_rgb": 31.5}
+    assert parent.data.metrics == {"psnr_rgb_dB": 31.5}
     names = {artifact.path for artifact in store.list_artifacts(run.run_id)}
     assert {"config.json", "report.html", "images"} <= names
 
@@ -103,22 +112,24 @@ def test_the_status_says_how_the_stage_ended(workdir: Path, config: Config, erro
     assert client(workdir).get_run(found.data.tags["mlflow.parentRunId"]).info.status == status
 
 
-def test_a_resumed_stage_continues_its_run_without_gaps_or_doubles(workdir: Path, config: Config) -> None:
+def test_a_resumed_stage_continues_its_run_without_gaps_or_doubles(
+    workdir: Path, config: Config, picture: Path
+) -> None:
     with pytest.raises(Preempted), tracking.stage_run("recycle", config, workdir, "k1") as first:
         first.log_rows(rows(1, 7))
         first.log_rows([{"step": 4, "validation/psnr_rgb": 30.0}])
-        first.log_image(PICTURE, "grid/fixed", 5)
+        first.log_image(picture, "grid/fixed", 5)
         raise Preempted("saved")
     with tracking.stage_run("recycle", config, workdir, "k1") as second:
         second.log_rows(rows(1, 3))  # the whole log again, and then from the last checkpoint on
         second.log_rows(
             [{"step": 4, "validation/psnr_rgb": 30.0}, *rows(4, 12), {"step": 8, "validation/psnr_rgb": 31.0}]
         )
-        second.log_image(PICTURE, "grid/fixed", 5)
-        second.log_image(PICTURE, "grid/fixed", 10)
+        second.log_image(picture, "grid/fixed", 5)
+        second.log_image(picture, "grid/fixed", 10)
     assert second.run_id == first.run_id
     assert curve(workdir, first.run_id) == [(step, step / 10) for step in range(1, 13)]
-    assert curve(workdir, first.run_id, "validation/psnr_rgb") == [(4, 30.0), (8, 31.0)]
+    assert curve(workdir, first.run_id, "validation/psnr_rgb_dB") == [(4, 30.0), (8, 31.0)]
     pictures = [artifact.path for artifact in client(workdir).list_artifacts(first.run_id, "images")]
     assert sorted(path.split("+step+")[1].split("+")[0] for path in pictures if "compressed" in path) == ["10", "5"]
 
@@ -255,13 +266,15 @@ def test_an_outage_is_a_warning_and_its_rows_are_sent_later(workdir: Path, confi
     monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
     with listen(caplog), tracking.stage_run("recycle", config, workdir, "k1") as run:
         run.log_rows(rows(1, 2))
+        run.flush()
         down.set()
         run.log_rows(rows(3, 4))
         run.log_rows(rows(5, 6))
+        run.flush()
         assert curve(workdir, run.run_id)[-1][0] == 2
         down.clear()
-        run._retry_at = 0.0
         run.log_rows(rows(7, 8))
+        run.flush()
         assert [step for step, _ in curve(workdir, run.run_id)] == list(range(1, 9))
     assert "the server is away" in caplog.text and "training goes on" in caplog.text
 
@@ -273,18 +286,18 @@ def test_an_unreachable_server_neither_stops_nor_holds_up_training(tmp_path: Pat
         run.log_rows(rows(1, 3))
         done = True
     assert done and run.run_id is None
-    assert "MLflow cannot be written" in caplog.text and "log.jsonl has them" in caplog.text
+    assert "MLflow cannot be written" in caplog.text and "rgsud tracking replay" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["off", "not installed"])
-def test_without_tracking_nothing_is_written(tmp_path: Path, config: Config, monkeypatch, how) -> None:
+def test_without_tracking_nothing_is_written(tmp_path: Path, config: Config, monkeypatch, how, picture) -> None:
     if how == "off":
         monkeypatch.setenv("RGSUD_TRACKING", "off")
     else:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with tracking.stage_run("recycle", config, tmp_path, "k1") as run:
         run.log_rows(rows(1, 2))
-        run.log_image(PICTURE, "grid", 1)
+        run.log_image(picture, "grid", 1)
         run.set_tags({"a": "b"})
     assert run.run_id is None and list(tmp_path.iterdir()) == []
 
@@ -354,13 +367,13 @@ def test_of_parents_that_two_machines_open_at_once_the_oldest_counts(workdir, co
 
     with tracking.stage_run("prepare", config, workdir, "a"):
         pass
-    original, looks = mlflow_store._tagged, []
+    original, looks = mlflow_store.tagged, []
 
     def tagged(client: MlflowClient, experiment: str, tag: str, value: str) -> list:
         looks.append(tag)
         return [] if looks.count(mlflow_store.RUN_KEY) == 1 else original(client, experiment, tag, value)
 
-    monkeypatch.setattr(mlflow_store, "_tagged", tagged)
+    monkeypatch.setattr(mlflow_store, "tagged", tagged)
     with tracking.stage_run("recycle", config, workdir, "b"):
         pass
     runs = client(workdir).search_runs(["1"], order_by=["attributes.start_time ASC"])
