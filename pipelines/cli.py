@@ -19,6 +19,7 @@ from rgsud_pipelines.commands.lineage import lineage
 from rgsud_pipelines.commands.new_data import new_data
 from rgsud_pipelines.commands.pipeline import pipeline
 from rgsud_pipelines.commands.registry import registry
+from rgsud_pipelines.commands.tracking import tracking
 
 if TYPE_CHECKING:
     from rgsud_lib.config import Config
@@ -46,6 +47,7 @@ The same command on the same --workdir resumes where it was stopped. `rgsud COMM
 app.add_typer(registry, name="registry")
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
+app.add_typer(tracking, name="tracking")
 
 Preset = Annotated[
     str, typer.Option(help="demo, haze: 6 minutes on 2 cores, cpu: 30 minutes, paper: published sizes (GPU)")

@@ -296,6 +296,7 @@ def _stage(
             run.log_metrics(stage_metrics(stage, cost, facts))
             # Before it is delivered: after a kill in between, the next attempt finds the bundle and opens no run.
             run.set_tags({BUNDLE_DIGEST: bundle.digest, BUNDLE_PATH: place})
+            run.flush()
             deliver()
         meter.forget()
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)

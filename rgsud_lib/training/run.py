@@ -26,6 +26,7 @@ from rgsud_lib.tracking import StageRun
 from rgsud_lib.training.batches import Batches
 from rgsud_lib.training.curves import Curves
 from rgsud_lib.training.phase import Phase
+from rgsud_lib.training.pool_page import POOL_PAGE, pool_page
 from rgsud_lib.training.recycling import Recycler
 from rgsud_lib.training.runtime import make_fabric, stop_on_sigterm
 from rgsud_lib.training.trainer import Trainer
@@ -167,6 +168,8 @@ def _finish(config: Config, trainer: Trainer, phases: list[Phase]) -> dict[str, 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trainer.method.state_dict().items()}
     write_bytes(folder / "networks.safetensors", save(weights, {"method": config.method.name}))
     write_json(folder / "pool" / "index.json", trainer.pool.index())
+    write_bytes(folder / POOL_PAGE, pool_page(trainer.pool, trainer.recycler.load).encode())
+    trainer.curves.run.log_artifact(folder / POOL_PAGE)
     crops = {phase: phase.steps * trainer.batches.count(phase) for phase in phases}
     pixels = sum(count * trainer.batches.side(phase) ** 2 for phase, count in crops.items())
     seen = {"images": sum(crops.values()), "megapixels": pixels / 1e6}

@@ -12,11 +12,12 @@ from torch import Tensor
 from rgsud_lib.data.images import to_tensor, to_uint8
 from rgsud_lib.data.sampling import Stream
 
+GRID_PAIRS = 2  # validation pairs shown in a grid
 GRID_SIDE = 256  # pixels of a grid's picture
 
 
 class Validator:
-    """psnr_rgb on fixed drawn pairs, and grids of fixed rainy images: rainy | derained | reward."""
+    """psnr_rgb on fixed drawn pairs, and grids of fixed images: rainy | derained | reward | clean."""
 
     def __init__(
         self,
@@ -43,12 +44,15 @@ class Validator:
 
     @torch.no_grad()
     def grid(self, reward: Callable[[str], np.ndarray | None]) -> np.ndarray:
-        """uint8 picture, one row an image; the reward's place is grey where there is none."""
+        """uint8 picture, one row an image: real rain, then drawn rain. A place is grey where there is no such image."""
+        cases = [(to_tensor(image), reward(name), None) for name, image in self.rainy]
+        cases += [(rainy, None, to_uint8(clean)[0]) for rainy, clean in self.pairs[:GRID_PAIRS]]
         rows = []
-        for name, image in self.rainy:
-            derained = to_uint8(self.derain(to_tensor(image)))[0]
-            rewarded = reward(name)
-            tiles = [image, derained, np.full_like(image, 128) if rewarded is None else rewarded]
+        for rainy, rewarded, clean in cases:
+            image = to_uint8(rainy)[0]
+            grey = np.full_like(image, 128)
+            others = [grey if picture is None else picture for picture in (rewarded, clean)]
+            tiles = [image, to_uint8(self.derain(rainy))[0], *others]
             rows.append(np.concatenate([_fit(tile) for tile in tiles], axis=1))
         return np.concatenate(rows, axis=0)
 
