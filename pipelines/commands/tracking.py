@@ -19,11 +19,6 @@ Workdir = Annotated[str, typer.Option(help="of the runs; a folder or an s3:// pr
 RUNS = "rgsud-runs"
 
 
-@tracking.callback()
-def _group() -> None:
-    """Keeps `replay` a command of its own, whatever their number."""
-
-
 @tracking.command()
 def replay(workdir: Workdir = RUNS) -> None:
     """Send all that is kept in a workdir to MLFLOW_TRACKING_URI, or to the workdir's own database.

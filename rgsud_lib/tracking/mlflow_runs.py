@@ -38,8 +38,8 @@ class Opened:
     """A stage's run and its parent, and what is kept with the spool for who goes on delivering it.
 
     `owns_parent` is False where somebody else opens and closes the parent. `late`: a later attempt of the stage was
-    here first, so that how this one ended is no news. Times are Unix milliseconds: when the run and when this attempt
-    of the stage began; `spent`: seconds of earlier attempts.
+    here first, or all of this one was, so that how it ended is no news. Times are Unix milliseconds: when the run and
+    when this attempt of the stage began; `spent`: seconds of earlier attempts.
     """
 
     child: str
@@ -55,7 +55,8 @@ class Opened:
 def open_runs(client: MlflowClient, workdir: Path | str, opening: Opening) -> Opened:
     """Find or create the pipeline's parent run and the stage's child run.
 
-    A child of the same stage key and workdir that is not finished, or that a later attempt finished, is continued.
+    A child of the same stage key and workdir that is not finished, or that this attempt or a later one finished, is
+    continued.
     MLFLOW_RUN_ID, where set, names the run that an orchestrator made: a run that has a parent is this stage's own
     (Kubeflow's MLflow plugin), any other the parent.
     """
@@ -69,7 +70,7 @@ def open_runs(client: MlflowClient, workdir: Path | str, opening: Opening) -> Op
             Opened, parent=parent, owns_parent=owned, attempt=opening.started, finalized_later=opening.finalized_later
         )
         if old is not None:
-            late = _began(old) > opening.started
+            late = _began(old) > opening.started or old.info.status == "FINISHED"
             if not late:
                 _reopen(client, old, pipeline, parent, opening)
             spent = old.data.metrics.get(SECONDS, 0.0)
@@ -106,7 +107,7 @@ def _reopen(client: MlflowClient, old: Run, pipeline: str, parent: str, opening:
 def _same_work(client: MlflowClient, experiment: str, opening: Opening) -> Run | None:
     runs = tagged(client, experiment, STAGE_KEY, opening.key)
     mine = [run for run in runs if run.data.tags.get(WORKDIR) == opening.workdir]
-    return next((run for run in mine if run.info.status != "FINISHED" or _began(run) > opening.started), None)
+    return next((run for run in mine if run.info.status != "FINISHED" or _began(run) >= opening.started), None)
 
 
 def _began(run: Run) -> int:

@@ -10,6 +10,7 @@ import pytest
 from ceph import S3Server
 from containers import DockerDaemon, Image
 from mlflow_process import MlflowServer
+from postgres import PostgresServer
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +70,17 @@ def rgsud_image(docker_daemon: DockerDaemon) -> Image:
 def mlflow_server(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     """An MLflow server with its artifacts in a bucket of the S3 server, written by the clients."""
     server = MlflowServer(tmp_path_factory.mktemp("mlflow"), s3_server)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A PostgreSQL server with an empty database."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
     try:
         server.start()
         yield server

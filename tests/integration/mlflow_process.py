@@ -14,23 +14,22 @@ from ceph import S3Server, free_port, wait_for_http
 
 
 class MlflowServer:
-    """The server at `address`; runs in a database under `folder`, artifacts in the bucket `bucket`."""
+    """The server at `address`; runs in `database` (default: a file in `folder`), artifacts in the bucket `bucket`."""
 
-    bucket = "mlflow"
-
-    def __init__(self, folder: Path, s3: S3Server) -> None:
-        self.folder, self.s3 = folder, s3
+    def __init__(self, folder: Path, s3: S3Server, database: str = "", bucket: str = "mlflow") -> None:
+        self.folder, self.s3, self.bucket = folder, s3, bucket
+        self.database = database or f"sqlite:///{folder}/mlflow.db"
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait for its answer."""
+        """Start it, with the runs of before a `stop`, and wait for its answer."""
         environment = {**os.environ, **self.s3.environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         keys = {"aws_access_key_id": self.s3.access_key, "aws_secret_access_key": self.s3.secret_key}
         boto3.client("s3", endpoint_url=self.s3.endpoint, **keys).create_bucket(Bucket=self.bucket)
         options = ("--host", "127.0.0.1", "--port", str(self.port), "--workers", "1", "--no-serve-artifacts")
-        stores = ("--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db")
+        stores = ("--backend-store-uri", self.database)
         artifacts = ("--default-artifact-root", f"s3://{self.bucket}/artifacts")
         with open(self.folder / "mlflow.out", "wb") as log:
             command = [sys.executable, "-m", "mlflow", "server", *options, *stores, *artifacts]
@@ -38,7 +37,7 @@ class MlflowServer:
         wait_for_http(f"{self.address}/health", self._process)
 
     def stop(self) -> None:
-        """End it and its workers."""
+        """kill -9 it and its workers."""
         if self._process is None:
             return
         family = [*psutil.Process(self._process.pid).children(recursive=True), self._process]

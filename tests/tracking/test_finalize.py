@@ -23,23 +23,10 @@ pytest.importorskip("mlflow")
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-VARIABLES = ("RGSUD_TRACKING", "RGSUD_RUN_KEY", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "RGSUD_LAUNCHER_PID")
-
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch) -> None:
-    for name in (*VARIABLES, "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+def kubeflow(environment, monkeypatch) -> None:
     monkeypatch.setenv("KFP_RUN_ID", "run-1")
-
-
-@pytest.fixture
-def workdir(tmp_path: Path, mlflow_database: Path) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    (folder / "mlflow.db").write_bytes(mlflow_database.read_bytes())
-    return folder
 
 
 @pytest.fixture

@@ -11,9 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from rgsud_lib import tracking
 from rgsud_lib.config import Config, load_config
@@ -22,35 +20,6 @@ from rgsud_lib.errors import Preempted
 pytest.importorskip("mlflow")
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-
-VARIABLES = ("RGSUD_TRACKING", "RGSUD_RUN_KEY", "KFP_RUN_ID", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch) -> None:
-    for name in (*VARIABLES, "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
-
-
-@pytest.fixture
-def workdir(tmp_path: Path, mlflow_database: Path) -> Path:
-    folder = tmp_path / "work dir"
-    folder.mkdir()
-    (folder / "mlflow.db").write_bytes(mlflow_database.read_bytes())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("picture") / "grid.png"
-    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def config() -> Config:
-    return load_config("demo", ["training.seed=7"])
 
 
 def client(workdir: Path) -> MlflowClient:
