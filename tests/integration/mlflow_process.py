@@ -38,12 +38,16 @@ class MlflowServer:
 
     def stop(self) -> None:
         """kill -9 it and its workers."""
-        if self._process is None:
+        if not self.answers():
             return
         family = [*psutil.Process(self._process.pid).children(recursive=True), self._process]
         for process in family:
             process.kill()
         self._process.wait()
+
+    def answers(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
 
     def environment(self) -> dict[str, str]:
         """How stages find the server and, since they write artifacts themselves, its S3 server."""
