@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -349,3 +350,44 @@ def test_of_parents_that_two_machines_open_at_once_the_oldest_counts(workdir, co
     first, second = [run.info.run_id for run in runs if mlflow_store.RUN_KEY in run.data.tags]
     assert [run.data.tags[mlflow_store.PARENT] for run in runs if mlflow_store.STAGE in run.data.tags] == [first] * 2
     assert mlflow_store.parents(client(workdir), workdir, tracking.run_key(config, workdir)) == [first, second]
+
+
+def test_a_slow_server_holds_up_no_step(workdir: Path, config: Config, picture: Path, monkeypatch) -> None:
+    original = MlflowClient.log_batch
+
+    def log_batch(self, *arguments, **named):
+        time.sleep(0.3)
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+    with tracking.stage_run("recycle", config, workdir, "k1") as run:
+        start = time.monotonic()
+        for step in range(1, 101):
+            run.log_rows(rows(step, step))
+        run.log_image(picture, "grid", 100)
+        assert time.monotonic() - start < 10, "each of 101 requests would have taken 0.3 s"
+    assert len(curve(workdir, run.run_id)) == 100
+
+
+def test_system_metrics_are_kept_over_an_outage_and_their_steps_are_seconds(workdir, config, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    original, down = MlflowClient.log_batch, threading.Event()
+
+    def log_batch(self, *arguments, **named):
+        if down.is_set():
+            raise MlflowException("the server is away")
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+    with tracking.stage_run("recycle", config, workdir, "k1") as run:
+        run.flush()
+        down.set()
+        while len(run._spool.pending()) < 3:
+            time.sleep(0.05)
+        down.clear()
+    name = "system/cpu_utilization_percentage"
+    points = client(workdir).get_metric_history(run.run_id, name)
+    began = client(workdir).get_run(run.run_id).info.start_time
+    assert len(points) >= 3
+    assert [point.step for point in points] == [(point.timestamp - began) // 1000 for point in points]
