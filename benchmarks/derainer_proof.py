@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from record import write_record
 
 from rgsud_lib import stages
@@ -36,7 +37,7 @@ from rgsud_lib.inference import load_derainer
 from rgsud_lib.training.checkpoint import MARKER
 from rgsud_lib.training.curves import read_log
 
-RAINY, CLEAN = 4, 16  # photographs of each kind
+RAINY, CLEAN, SIDE = 6, 20, 160  # photographs of each kind, and pixels of their middle that is trained on
 ODD = (101, 67)  # height and width of the exported networks' test
 SETTINGS = """
 critic.enabled=false reward.scorer=rain_layer warm_start.batch=2 training.batch=2 warm_start.crop=48 training.crop=48
@@ -51,11 +52,13 @@ def configured(name: str, size: str, steps: int) -> Config:
 
 
 def choose(data: Path, folder: Path) -> dict[str, str]:
-    """The first photographs of Rain100L's rainy side and of the clean set, linked into folders of their own."""
+    """The middles of the first photographs of Rain100L's rainy side and of the clean set, in folders of their own."""
     for role, source, count in (("rainy", "rain100L/rain", RAINY), ("clean", "clean_bsds", CLEAN)):
         (folder / role).mkdir()
         for file in sorted((data / source).iterdir())[:count]:
-            (folder / role / file.name).symlink_to(file.resolve())
+            with Image.open(file) as image:
+                left, top = (image.width - SIDE) // 2, (image.height - SIDE) // 2
+                image.crop((left, top, left + SIDE, top + SIDE)).save(folder / role / f"{file.stem}.png")
     return {role: str(folder / role) for role in ("rainy", "clean")}
 
 
