@@ -8,6 +8,7 @@ from typing import Any
 from rgsud_lib.bundle import Bundle
 from rgsud_lib.evaluation.verdict import decimals, label
 from rgsud_lib.lineage.memory import Version
+from rgsud_lib.stages import ROLES
 
 SHOWN = 16  # hexadecimal digits of a file's digest
 
@@ -40,8 +41,9 @@ def about_version(version: Version) -> tuple[str, ...]:
 
 def origin(datasets: Iterable[Bundle]) -> tuple[str, ...]:
     """Where the image files lay that these datasets were read from."""
-    places = {f"{role}: {place}": None for data in datasets for role, place in data.facts.get("sources", {}).items()}
-    return tuple(places) or ("where they lay was not written down",)
+    read = [data.facts.get("sources", {}) for data in datasets]
+    places = [f"{role}: {places[role]}" for places in read for role in ROLES if role in places]
+    return tuple(dict.fromkeys(places)) or ("where they lay was not written down",)
 
 
 def _file(files: dict[str, str], name: str, what: str) -> list[str]:
