@@ -94,7 +94,7 @@ def test_a_good_run_is_finished_by_finalize_and_not_before(workdir, config, sour
         assert parent.data.tags[f"rgsud.{stage}_run"] == run.info.run_id
     assert rows["recycle"]["inputs"] == {"dataset": made["prepare"]}
     assert rows["export"]["status"] == "ABSENT"
-    assert parent.data.metrics == document["cost"]
+    assert document["cost"].items() <= parent.data.metrics.items()
     artifacts = {file.path for file in client(workdir).list_artifacts(parent.info.run_id)}
     assert {"run_report.json", "run_report.md", "config.json"} <= artifacts
 
@@ -310,7 +310,7 @@ def test_a_parent_that_somebody_else_opened_is_left_open(workdir, config, source
     do("prepare", config, {"sources": "s"}, workdir)
     document = finalize(config.model_dump_json(), sources, workdir, "SUCCEEDED")
     found = client(workdir).get_run(outer)
-    assert found.info.status == "RUNNING" and found.data.metrics == document["cost"]
+    assert found.info.status == "RUNNING" and document["cost"].items() <= found.data.metrics.items()
 
 
 def test_without_a_server_the_workdir_tells_what_was_made(workdir, config, sources, monkeypatch) -> None:
