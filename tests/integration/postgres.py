@@ -9,6 +9,7 @@ import getpass
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from ceph import free_port
@@ -20,32 +21,30 @@ USER = "nobody"
 class PostgresServer:
     """A database `mlflow` at `address`, in SQLAlchemy's words."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self) -> None:
+        self.port = free_port()
         self.address = f"postgresql+psycopg2://mlflow:{PASSWORD}@127.0.0.1:{self.port}/mlflow"
         self._user = USER if getpass.getuser() == "root" else None
-        self._running = False
+        self.folder = Path(tempfile.mkdtemp(prefix="rgsud-postgres-", dir="/tmp"))  # pytest's are closed to others
 
     def start(self) -> None:
         """Make the cluster and the database, and wait until it answers."""
-        if self._user:
-            shutil.chown(self.folder, self._user)
-            for parent in self.folder.parents:  # pytest's folders are closed to others
-                if parent.owner() == "root" and parent.name.startswith("pytest-"):
-                    os.chmod(parent, 0o755)
         password, data = self.folder / "password", self.folder / "data"
         password.write_text(PASSWORD)
-        password.chmod(0o644)
+        if self._user:
+            shutil.chown(self.folder, self._user)
+            shutil.chown(password, self._user)
         access = ("-U", "mlflow", "-A", "scram-sha-256", f"--pwfile={password}")
         self._run("initdb", "-D", str(data), *access, "-E", "UTF8", "--no-sync")
         options = f"-h 127.0.0.1 -p {self.port} -k '' -F"
         self._run("pg_ctl", "-D", str(data), "-w", "-l", str(self.folder / "log"), "-o", options, "start")
-        self._running = True
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "mlflow", "mlflow")
 
     def stop(self) -> None:
-        if self._running:
+        """End it; its data go with it."""
+        if (self.folder / "data" / "postmaster.pid").exists():
             self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [_find(program), *arguments]
