@@ -21,6 +21,7 @@ from rgsud_lib.evaluation.verdict import FEW_IMAGES, GROUPS, LEAST_FOR_INTERVAL,
 from rgsud_lib.scorer_names import parse_scorer, shared
 
 CONFIDENCE = 0.95
+WEIGHTS = "derainer.safetensors"
 GROUP_TITLES = {"pairs": "pairs", "held_back_rainy": "held-back rainy images"}
 
 
@@ -136,8 +137,18 @@ def _mean(values: dict[str, float]) -> float:
     return sum(values.values()) / len(values)
 
 
+def _same_weights(runs: Sequence[Run]) -> list[list[str]]:
+    """Letters of the runs whose models are one and the same."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if model := run.made_from.get("reinforced"):
+            found.setdefault(model.files[WEIGHTS], []).append(run.letter)
+    return [letters for letters in found.values() if len(letters) > 1]
+
+
 def _notes(runs: Sequence[Run], rows: Sequence[Row]) -> list[str]:
     notes = [f"{run.letter}: {note}." for run in runs if (note := transductive_note(run.summary))]
+    notes += [f"{' and '.join(letters)} ended in the same weights, to the bit." for letters in _same_weights(runs)]
     few = {row.group: row.count for row in rows if row.count < FEW_IMAGES}
     counts = (f"{count} {GROUP_TITLES[group]}" for group, count in few.items())
     notes += [f"Only {text}: the interval of so few is too narrow." for text in counts]

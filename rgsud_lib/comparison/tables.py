@@ -57,9 +57,10 @@ def metrics_table(comparison: Comparison) -> Table:
         cells = [name, str(row.count), "–" if row.before is None else f"{row.before:.{digits}f}"]
         cells += [_cell(row, index, digits) for index in range(len(runs))]
         rows.append(cells)
-        choose = max if row.higher else min
-        if len(runs) > 1 and not row.rewards:
-            best.add((number, 3 + row.means.index(choose(row.means))))
+        shown = [round(mean, digits) for mean in row.means]
+        if len(set(shown)) > 1 and not row.rewards:
+            most = max(shown) if row.higher else min(shown)
+            best.update((number, 3 + index) for index, mean in enumerate(shown) if mean == most)
     first = runs[0].letter
     title = f"Values, and gain over {first} with its {CONFIDENCE:.0%} interval" if len(runs) > 1 else "Values"
     columns = ["metric", "images", "rainy input", *(run.letter for run in runs)]
@@ -81,9 +82,10 @@ def cost_table(comparison: Comparison) -> Table:
     rows.append(["earlier models", *(_earlier(run) for run in runs)])
     sums = comparison.totals
     rows.append(["all", *(duration(one.seconds) for one in sums)])
-    rows.append(["GPU-seconds", *(f"{one.gpu_seconds:,.0f}" for one in sums)])
     rows.append(["lost to stops", *(duration(one.lost) for one in sums)])
-    rows.append(["of it GPU-seconds", *(f"{one.lost_gpu_seconds:,.0f}" for one in sums)])
+    if any(one.gpu_seconds for one in sums):
+        rows.append(["GPU-seconds", *(f"{one.gpu_seconds:,.0f}" for one in sums)])
+        rows.append(["of it lost", *(f"{one.lost_gpu_seconds:,.0f}" for one in sums)])
     rows.append(["attempts at stages", *(str(one.attempts) for one in sums)])
     if prices:
         rows.append([f"money, {prices.currency}", *(f"{one.money:,.2f}" for one in sums)])

@@ -85,6 +85,12 @@ def test_cost_is_summed_over_all_that_a_run_was_made_from(make_run) -> None:
     assert any("prepare" in note and "counts in each" in note for note in comparison.notes)
 
 
+def test_models_that_are_the_same_are_said_to_be(make_run) -> None:
+    comparison = compare(open_runs([make_run("a", 30), make_run("b", 30)]))
+    assert "A and B ended in the same weights, to the bit." in comparison.notes
+    assert metrics_table(comparison).best == frozenset()
+
+
 def test_one_run_shows_its_values_and_its_cost(make_run) -> None:
     text = terminal(compare(open_runs([make_run("a", 30)])))
     assert "PSNR RGB on 3 pairs 29.30" in text and "6 min 40 s" in text and "Settings" not in text

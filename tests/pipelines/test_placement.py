@@ -164,8 +164,8 @@ def test_spot_training_falls_back_to_nodes_on_demand() -> None:
     assert not compiled.pods["promotion-gate"].node_affinity
 
 
-def test_a_task_knows_its_image() -> None:
-    assert compiled_profile("cpu").variables("sr-training") == {"RGSUD_IMAGE": IMAGE}
+def test_a_task_knows_its_image_and_what_a_price_table_calls_its_nodes() -> None:
+    assert compiled_profile("cpu").variables("sr-training") == {"RGSUD_IMAGE": IMAGE, "RGSUD_POOL": "cpu"}
 
 
 def test_a_service_account_that_brings_the_identity_needs_no_secret(tmp_path: Path) -> None:
