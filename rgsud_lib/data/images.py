@@ -29,11 +29,20 @@ def check_images(images: Tensor, name: str = "images") -> Tensor:
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
-    """uint8 H x W x 3 (or B x H x W x 3) to float32 [0,1] B x 3 x H x W."""
+    """uint8, uint16 or float [0,1] H x W x 3 (or B x H x W x 3) to float32 [0,1] B x 3 x H x W."""
     batch = torch.from_numpy(np.require(image if image.ndim == 4 else image[None], requirements=["C", "W"]))
-    return batch.permute(0, 3, 1, 2).float().div_(255)
+    floats = batch.permute(0, 3, 1, 2).float()
+    return floats if batch.is_floating_point() else floats.div_(np.iinfo(image.dtype).max)
+
+
+def to_array(images: Tensor, dtype: np.dtype | type) -> np.ndarray:
+    """float [0,1] B x 3 x H x W, clipped, to B x H x W x 3 of a type: integers are scaled and rounded to nearest."""
+    kind = torch.from_numpy(np.empty(0, dtype)).dtype
+    clipped = images.detach().float().clamp(0, 1)
+    scaled = clipped if kind.is_floating_point else clipped.mul(np.iinfo(dtype).max).round()
+    return scaled.to(kind).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """float [0,1] B x 3 x H x W to uint8 B x H x W x 3, rounded to nearest, clipped."""
-    return images.detach().float().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    """`to_array` of uint8."""
+    return to_array(images, np.uint8)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rgsud_lib.config import DerainerConfig
 from rgsud_lib.errors import BundleError
 from rgsud_lib.files import write_bytes
+from rgsud_lib.inference.onnx_model import OnnxModel
 
 FORMAT = "rgsud-derainer-1"
 METADATA = "rgsud"
@@ -43,13 +44,15 @@ def save_derainer(derainer: nn.Module, config: DerainerConfig, path: Path, facts
 
 
 def load_derainer(path: Path | str, device: str | torch.device = "cpu") -> nn.Module:
-    """The derainer of a `.safetensors` file, a stage's or an export folder, or a whole work folder; in eval mode.
+    """The derainer of a `.safetensors` or `.onnx` file, a stage's or an export folder, or a work folder; in eval mode.
 
     Raises BundleError: nothing there, not a model of this project, altered bytes, weights of another architecture.
     """
     from rgsud_lib.networks import build_derainer
 
     file = find_model(Path(path))
+    if file.suffix == ".onnx":
+        return OnnxModel(file, device)
     weights, metadata = _read_weights(file)
     if metadata.get("format") != FORMAT:
         found = metadata.get("format")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rgsud_lib.data.images import check_images, to_tensor, to_uint8
+from rgsud_lib.data.images import check_images, to_array, to_tensor
 from rgsud_lib.errors import ConfigError
 
 
@@ -47,21 +47,31 @@ def derain(model: nn.Module, rainy: Tensor, tile: int, overlap: int) -> Tensor:
 
 
 def derain_image(
-    model: nn.Module, image: np.ndarray, tile: int, overlap: int, advance: Callable[[float], object] | None = None
+    model: nn.Module,
+    image: np.ndarray,
+    tile: int,
+    overlap: int,
+    advance: Callable[[float], object] | None = None,
+    strength: float = 1.0,
 ) -> np.ndarray:
-    """`derain` for one uint8 H x W x 3 image: only a tile and a strip of tiles exist in floating point.
+    """`derain` for one image, H x W x 3, or several of one size, B x H x W x 3: uint8, uint16 or floats in [0,1].
 
-    `advance` is told the share of the image that was finished, strip by strip.
+    Only a tile and a strip of tiles exist in floating point. `strength` in [0,1] blends from the image, 0, to what
+    the model makes of it, 1. `advance` is told the share of the image that was finished, strip by strip.
     """
     result = np.empty_like(image)
 
     def read(rows: slice, columns: slice) -> Tensor:
-        return to_tensor(image[rows, columns])
+        return to_tensor(image[..., rows, columns, :])
 
-    for top, strip in _strips(model, read, *image.shape[:2], tile, overlap):
-        result[top : top + strip.shape[-2]] = to_uint8(strip)[0]
+    height, width = image.shape[-3:-1]
+    for top, strip in _strips(model, read, height, width, tile, overlap):
+        rows = slice(top, top + strip.shape[-2])
+        if strength != 1:
+            strip = torch.lerp(read(rows, slice(None)), strip.cpu().clamp(0, 1), strength)
+        result[..., rows, :, :] = to_array(strip, image.dtype).reshape(result[..., rows, :, :].shape)
         if advance is not None:
-            advance(strip.shape[-2] / image.shape[0])
+            advance(strip.shape[-2] / height)
     return result
 
 

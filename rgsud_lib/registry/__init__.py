@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlparse
 
 from rgsud_lib.errors import RegistryError
-from rgsud_lib.storage.remote import cache_folder
+from rgsud_lib.registry.download import fetch_weights
 from rgsud_lib.tracking.address import shown
+from rgsud_lib.tracking.mlflow_models import MODEL_ID
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -27,7 +26,6 @@ NAME = "rgsud"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 EXPORT_DIGEST, WEIGHTS_DIGEST = "rgsud.export_digest", "rgsud.weights_digest"
 COST = "rgsud.cost"  # tag: what the model and all that went into it took, `cost.spent` as JSON
-WEIGHTS = "rgsud-derainer.safetensors"  # in every version's model
 ABOUT = (
     "Unpaired image derainers. `champion` serves, `challenger` is the newest candidate, `previous` was replaced by it. "
     "Who promoted what, and why: the versions of `rgsud-promotions`."
@@ -179,29 +177,30 @@ class Registry:
 
         Raises RegistryError: the version has none, or it cannot be read.
         """
-        source = urlparse(str(version.source))
-        if source.scheme in ("", "file"):
-            file = Path(unquote(source.path)) / WEIGHTS
-            if not file.is_file():
-                raise RegistryError(f"{NAME} {version.version} has no file {file}; export and register it again")
-            return file
-        cache = cache_folder() / "models"
-        file = cache / f"{version.tags.get(WEIGHTS_DIGEST) or version.run_id}.safetensors"
-        if not file.is_file():
-            from mlflow.artifacts import download_artifacts
+        digest = version.tags.get(WEIGHTS_DIGEST) or str(version.run_id)
+        with explained(self.address):
+            return fetch_weights(self.client, str(version.source), f"models:/{NAME}/{version.version}", digest)
 
-            cache.mkdir(parents=True, exist_ok=True)
-            uri, store = f"models:/{NAME}/{version.version}/{WEIGHTS}", self.client.tracking_uri
-            with tempfile.TemporaryDirectory(dir=cache) as folder, explained(self.address):
-                got = download_artifacts(uri, dst_path=folder, tracking_uri=store, registry_uri=store)
-                os.replace(got, file)
-        return file
+    def fetch_of_run(self, run_id: str) -> Path:
+        """`fetch` of the model that a pipeline run, or its export, logged. Raises RegistryError: there is none."""
+        with explained(self.address):
+            run = self.client.get_run(run_id)
+            children = f"tags.`mlflow.parentRunId` = '{run_id}'"
+            runs = [run, *self.client.search_runs([run.info.experiment_id], children)]
+            logged = next((run.data.tags[MODEL_ID] for run in runs if MODEL_ID in run.data.tags), None)
+            if logged is None:
+                raise RegistryError(f"run {run_id} at {self.address} has no model; name one that got to its export")
+            location = str(self.client.get_logged_model(logged).artifact_location)
+            return fetch_weights(self.client, location, location, logged)
 
 
 def model_file(address: str, workdir: Path | str) -> Path:
-    """`models:/rgsud@champion` or `models:/rgsud/3` to a local safetensors file. Raises RegistryError."""
-    name, separator, which = address.removeprefix("models:/").replace("@", "/", 1).partition("/")
-    if name != NAME or not separator or not which:
-        raise RegistryError(f"{address!r}: expected models:/{NAME}@{CHAMPION} or models:/{NAME}/3")
+    """`models:/rgsud@champion`, `models:/rgsud/3` or `runs:/ID` to a local safetensors file. Raises RegistryError."""
+    scheme, _, path = address.partition(":/")
+    name, _, which = path.replace("@", "/", 1).partition("/")
+    if scheme == "runs" and name and not which:
+        return Registry.open(workdir).fetch_of_run(name)
+    if scheme != "models" or name != NAME or not which:
+        raise RegistryError(f"{address!r}: expected models:/{NAME}@{CHAMPION}, models:/{NAME}/3 or runs:/ID")
     registry = Registry.open(workdir)
     return registry.fetch(registry.find(which))

@@ -20,8 +20,9 @@ from rgsud_lib.evaluation.gate import Verdict, decide, hold
 from rgsud_lib.files import write_bytes, write_json
 from rgsud_lib.lineage import behind, inputs_of
 from rgsud_lib.model_card import CARD
-from rgsud_lib.registry import CHAMPION, COST, WEIGHTS, Registry, explained
+from rgsud_lib.registry import CHAMPION, COST, Registry, explained
 from rgsud_lib.registry.description import description, judged
+from rgsud_lib.registry.download import WEIGHTS
 from rgsud_lib.registry.promotion_log import NONE, promote, rolled_back, settle
 from rgsud_lib.storage.remote import local_root, open_anywhere, pulled
 

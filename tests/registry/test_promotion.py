@@ -124,14 +124,23 @@ def test_the_champion_is_loaded_from_the_registry(config, gate_dataset: Path, ma
     promotion.promotion_gate(config, gate_dataset, export, workdir)
     promotion.promote_exported(export, workdir)
     picture = torch.rand(1, 3, 20, 30)
+    registry = Registry.open(workdir)
+    run = registry.client.get_run(str(registry.find("1").run_id))
+    runs = (run.info.run_id, run.data.tags["mlflow.parentRunId"])
     with torch.no_grad():
         expected = load_derainer(export)(picture)
-        for address in ("models:/rgsud@champion", "models:/rgsud/1"):
+        for address in ("models:/rgsud@champion", "models:/rgsud/1", *(f"runs:/{run_id}" for run_id in runs)):
             assert torch.equal(load_derainer(model_file(address, workdir))(picture), expected)
     with pytest.raises(RegistryError, match="no version 'challenger' at sqlite.*there are champion, 1"):
         model_file("models:/rgsud@challenger", workdir)
-    with pytest.raises(RegistryError, match="expected models:/rgsud@champion or models:/rgsud/3"):
-        model_file("models:/other@champion", workdir)
+    for address in ("models:/other@champion", "models:/rgsud", "runs:/", "runs:/1/model"):
+        with pytest.raises(RegistryError, match="expected models:/rgsud@champion, models:/rgsud/3 or runs:/ID"):
+            model_file(address, workdir)
+    with pytest.raises(RegistryError, match="Run with id=feed not found"):
+        model_file("runs:/feed", workdir)
+    other = registry.client.create_run(registry.experiment).info.run_id
+    with pytest.raises(RegistryError, match="has no model; name one that got to its export"):
+        model_file(f"runs:/{other}", workdir)
 
 
 def test_a_champion_that_changed_after_the_gate_is_not_replaced(
