@@ -7,6 +7,8 @@ decoded, and a damaged file is refused, never completed with grey.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -27,10 +29,17 @@ def decode(data: bytes, max_pixels: int) -> np.ndarray:
     `max_pixels` pixels (or Pillow's own limit), several frames, float or 32-bit samples.
     The text before the first colon names the kind of fault.
     """
+    with opened(data, max_pixels) as image:
+        return _to_rgb(image, data)
+
+
+@contextmanager
+def opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """A checked image, no pixel of which is decoded yet; whatever goes wrong within is raised as `decode`'s errors."""
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check(image, max_pixels)
-            return _to_rgb(image, data)
+            yield image
     except DataError:
         raise
     except UnidentifiedImageError:
