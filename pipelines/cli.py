@@ -14,6 +14,7 @@ from rgsud_lib import __version__
 from rgsud_pipelines.commands.bench import bench
 from rgsud_pipelines.commands.compare import compare
 from rgsud_pipelines.commands.data import data
+from rgsud_pipelines.commands.derain import derain
 from rgsud_pipelines.commands.doctor import doctor
 from rgsud_pipelines.commands.lineage import lineage
 from rgsud_pipelines.commands.new_data import new_data
@@ -193,40 +194,7 @@ def export(
     typer.echo(exported if is_remote(exported) else Path(workdir) / "export")
 
 
-@app.command()
-def derain(
-    source: Annotated[str, typer.Argument(metavar="IMAGE_OR_DIR", help="s3:// too")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help="s3:// too")],
-    model: Annotated[
-        str | None,
-        typer.Option(help="a .safetensors file, stage's folder, workdir (s3:// too), models:/rgsud@champion"),
-    ] = None,
-    tile: Annotated[int, typer.Option(help="larger images are done in tiles of this side, in pixels")] = 512,
-    overlap: Annotated[int, typer.Option(help="over which neighbouring tiles are blended, in pixels")] = 32,
-    mirror: Annotated[bool, typer.Option("--mirror", help="average with the mirror image: slower, better")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is there already")] = False,
-    workdir: Annotated[str, typer.Option(help="for models:/, where MLFLOW_TRACKING_URI is not set")] = RUNS,
-) -> None:
-    """Remove the rain from a photograph or from all photographs in a folder.
-
-    \b
-    rgsud derain rainy.jpg clean.png
-    rgsud derain my/rain derained --model rgsud-runs
-    rgsud derain my/rain derained --model models:/rgsud@champion
-    """
-    from rgsud_lib.inference import derain_path
-    from rgsud_lib.research_model import usual_model
-    from rgsud_lib.storage.local_copies import local_source, local_target
-    from rgsud_lib.storage.remote import model_path
-
-    model = model or usual_model(RUNS)
-    if model.startswith("models:/"):
-        from rgsud_lib.registry import model_file
-
-        model = str(model_file(model, workdir))
-    with local_source(source) as images, local_target(target, overwrite) as folder:
-        for file in derain_path(images, folder, model_path(model), tile, overlap, overwrite, mirror):
-            typer.echo(f"{target.rstrip('/')}{str(file).removeprefix(str(folder))}")
+app.command()(derain)
 
 
 @app.command("audit-rewards")

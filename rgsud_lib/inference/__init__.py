@@ -1,7 +1,6 @@
 """The trained derainer at work: model files, tiles, pictures and folders."""
 
 from rgsud_lib.inference.derainer import Derainer
-from rgsud_lib.inference.folders import derain_path
 from rgsud_lib.inference.model_file import find_model, load_derainer, save_derainer, weights_digest
 from rgsud_lib.inference.tiles import Mirrored, derain, derain_image
 
@@ -10,7 +9,6 @@ __all__ = [
     "Mirrored",
     "derain",
     "derain_image",
-    "derain_path",
     "find_model",
     "load_derainer",
     "save_derainer",

@@ -81,19 +81,22 @@ class Derainer:
         with self._precision():
             return derain_image(self.network, image, self.tile, self.overlap, advance, _checked_strength(strength))
 
-    def _array(self, image: np.ndarray, strength: float) -> np.ndarray:
-        channels = _check_array(image)
-        colour = image[..., :-1] if channels in (2, 4) else image.reshape(*image.shape[:2], -1)
+    def samples(
+        self, image: np.ndarray, strength: float = 1.0, advance: Callable[[float], object] | None = None
+    ) -> np.ndarray:
+        """`rgb` for H x W x C or B x H x W x C: 1 channel (grey), 3, or one more, the alpha, which is kept."""
+        channels = image.shape[-1]
+        colour = image[..., : channels - 1 + channels % 2]
         if channels < 3:
-            derained = self.rgb(np.repeat(colour, 3, axis=-1), strength)
-            grey = derained.astype(np.float32) @ LUMA
-            rounded = np.rint(grey) if image.dtype.kind == "u" else grey
-            colour = rounded.astype(image.dtype)[..., None]
+            grey = self.rgb(np.repeat(colour, 3, axis=-1), strength, advance).astype(np.float32) @ LUMA
+            result = (np.rint(grey) if image.dtype.kind == "u" else grey).astype(image.dtype)[..., None]
         else:
-            colour = self.rgb(colour, strength)
-        if channels in (2, 4):
-            colour = np.concatenate([colour, image[..., -1:]], axis=-1)
-        return colour.reshape(image.shape)
+            result = self.rgb(colour, strength, advance)
+        return np.concatenate([result, image[..., colour.shape[-1] :]], axis=-1)
+
+    def _array(self, image: np.ndarray, strength: float) -> np.ndarray:
+        _check_array(image)
+        return self.samples(image[..., None] if image.ndim == 2 else image, strength).reshape(image.shape)
 
     def _pil(self, image: Image.Image, strength: float) -> Image.Image:
         if image.mode not in _PIL_KINDS:
@@ -113,8 +116,7 @@ class Derainer:
         return torch.autocast(self.device.type, torch.float16, enabled=self.half)
 
 
-def _check_array(image: np.ndarray) -> int:
-    """The number of channels. Raises TypeError or ValueError."""
+def _check_array(image: np.ndarray) -> None:
     if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
         raise TypeError(f"image has samples of {image.dtype}; expected uint8, uint16 or floats in [0,1]")
     channels = 1 if image.ndim == 2 else image.shape[-1]
@@ -123,7 +125,6 @@ def _check_array(image: np.ndarray) -> int:
     if image.dtype.kind == "f" and not (image.min() >= -1e-3 and image.max() <= 1 + 1e-3):
         found = f"[{image.min():.4g}, {image.max():.4g}]"
         raise ValueError(f"image spans {found}; expected finite values in [0,1]: divide by 255, or give uint8")
-    return channels
 
 
 def _checked_tile(tile: int | str, overlap: int) -> int | None:
