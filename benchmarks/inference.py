@@ -1,6 +1,10 @@
-"""Time, peak memory and tiled-against-whole difference of `derain` on one CPU core.
+"""A 12-megapixel photograph on one CPU core: time, peak memory, seams; and which tiles and batches are quickest.
 
-python benchmarks/inference.py [--model PATH] [--image FILE] [--size 4000x3000] [--tile 512] [--overlap 32]
+usage: python benchmarks/inference.py --model PATH --image FILE [--size 4000x3000]
+           [--out benchmarks/results/inference.json]
+
+The photograph is scaled to --size. Seams: the largest and mean difference from the whole image at once, in grey levels
+of 255, on its 1024x768 middle. Times are the process's own, which other jobs on the machine stretch less.
 """
 
 from __future__ import annotations
@@ -8,56 +12,73 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from record import write_record
 
-from rgsud_lib.config import load_config
-from rgsud_lib.inference import derain_image, load_derainer
-from rgsud_lib.networks import build_derainer
+from rgsud_lib.inference import Derainer, derain_image
+
+BATCHES, SIDE = (1, 4), (321, 481)
+
+
+def processor_seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def peak_megabytes() -> int:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def large_photograph(derainer: Derainer, image: np.ndarray) -> dict[str, float]:
+    before, start = peak_megabytes(), time.perf_counter()
+    used = processor_seconds(lambda: derainer(image))
+    seconds = time.perf_counter() - start
+    peak = {"peak_rss_mb": peak_megabytes(), "peak_rss_before_mb": before}
+    return {"tile": derainer.tile, "seconds": seconds, "processor_seconds": used, **peak}
+
+
+def seams(derainer: Derainer, image: np.ndarray) -> dict[str, dict[str, float]]:
+    whole = derain_image(derainer.network, image, 1024, 0).astype(int)
+    found = {}
+    for tile in (256, 384, 512, 768):
+        difference = np.abs(derain_image(derainer.network, image, tile, derainer.overlap).astype(int) - whole)
+        found[str(tile)] = {"max": int(difference.max()), "mean": float(difference.mean())}
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="a trained model; else the cpu preset's network with random weights")
-    parser.add_argument("--image", type=Path, help="a photograph, scaled to --size; else noise")
-    parser.add_argument("--size", default="4000x3000", help="width x height of the large image")
-    parser.add_argument("--tile", type=int, default=512)
-    parser.add_argument("--overlap", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    model = load_derainer(given.model) if given.model else random_derainer()
-    width, height = map(int, given.size.split("x"))
-    large = picture(given.image, width, height)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {given.threads} thread(s)")
-    start = time.perf_counter()
-    derain_image(model, large, given.tile, given.overlap)
-    seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{width}x{height}, tile {given.tile}, overlap {given.overlap}: {seconds:.1f} s, peak RSS {peak:.0f} MB")
-    small = picture(given.image, 1024, 768)
-    whole = derain_image(model, small, 1024, 0).astype(int)
-    for tile in (256, given.tile, 768):
-        difference = np.abs(derain_image(model, small, tile, given.overlap).astype(int) - whole)
-        print(f"1024x768, tile {tile} against whole: max {difference.max()}, mean {difference.mean():.3f} of 255")
-
-
-def random_derainer() -> nn.Module:
-    torch.manual_seed(0)
-    model = build_derainer(load_config("cpu").derainer)
-    for parameter in model.parameters():
-        parameter.data += 0.02 * torch.randn_like(parameter)
-    return model.eval()
-
-
-def picture(path: Path | None, width: int, height: int) -> np.ndarray:
-    if path is None:
-        return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    with Image.open(path) as image:
-        return np.array(image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--image", type=Path, required=True)
+    parser.add_argument("--size", default="4000x3000", help="width x height")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/inference.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    derainer = Derainer.load(arguments.model, device="cpu")
+    width, height = map(int, arguments.size.split("x"))
+    with Image.open(arguments.image) as opened:
+        image = np.array(opened.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+    results = {"size": arguments.size, "photograph": large_photograph(derainer, image)}
+    top, left = (height - 768) // 2, (width - 1024) // 2
+    results["seams_of_255"] = seams(derainer, image[top : top + 768, left : left + 1024])
+    part = image[:1300, :2000]
+    results["processor_seconds_by_tile"] = {
+        str(tile): processor_seconds(lambda tile=tile: derain_image(derainer.network, part, tile, 32))
+        for tile in (256, 512, 1024)
+    }
+    stack = np.stack([image[: SIDE[0], : SIDE[1]]] * max(BATCHES))
+    results["processor_seconds_by_batch"] = {
+        str(count): processor_seconds(lambda count=count: derainer.rgb(stack[:count])) / count for count in BATCHES
+    }
+    write_record(arguments.out, results)
+    for name, value in results.items():
+        print(f"{name}: {value}")
 
 
 if __name__ == "__main__":

@@ -106,11 +106,11 @@ class Derainer:
         return result
 
     def _tensor(self, image: Tensor, strength: float) -> Tensor:
-        batch = image[None] if image.ndim == 3 else image
-        check_images(batch, "image")
+        batch = image.detach()[None] if image.ndim == 3 else image.detach()
+        rainy = check_images(batch, "image").float()
         with self._precision():
-            derained = derain(self.network, batch.float(), self.tile, self.overlap)
-        return torch.lerp(batch.float(), derained, _checked_strength(strength)).to(image.dtype).reshape(image.shape)
+            derained = derain(self.network, rainy, self.tile, self.overlap)
+        return torch.lerp(rainy, derained, _checked_strength(strength)).to(image.dtype).reshape(image.shape)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.float16, enabled=self.half)

@@ -89,7 +89,10 @@ def _derained(
     video = reader.streams.video[0]
     _add_video(writer, video, rotation, compare)
     others = [*reader.streams.audio, *reader.streams.subtitles]
-    copies = {stream.index: writer.add_stream_from_template(stream) for stream in others}
+    try:
+        copies = {stream.index: writer.add_stream_from_template(stream) for stream in others}
+    except ValueError as error:
+        raise DataError(f"sound or subtitles do not fit: {error}; write .mkv") from None
     writer.metadata.update({key: text for key, text in reader.metadata.items() if key not in _CONTAINER_TAGS})
     expected = video.frames or int((reader.duration or 0) / 1e6 * (video.average_rate or 0))
     reformatter = VideoReformatter()
@@ -139,7 +142,7 @@ def _encode(writer: av.container.OutputContainer, shots: Iterable[_Shot], rotati
         stream = writer.streams.video[0]
         pixels = shot.derained
         if compare:
-            first, second = (shot.derained, shot.rainy) if rotation in (180, -180, 90) else (shot.rainy, shot.derained)
+            first, second = (shot.derained, shot.rainy) if rotation in (180, -180, -90) else (shot.rainy, shot.derained)
             pixels = np.concatenate([first, second], axis=1 if rotation % 180 == 0 else 0)
         frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
         frame = reformatter.reformat(
@@ -185,4 +188,4 @@ def _explained(source: Path) -> Iterator[None]:
     except av.error.FFmpegError as error:
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             raise  # the disk, not the video
-        raise DataError(f"damaged video, or a stream that the container cannot hold: {error}; try .mkv") from error
+        raise DataError(f"damaged video: {error}; copy or cut the file again") from error
