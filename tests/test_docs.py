@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
+from rgsud_lib.config import DerainerConfig
+from rgsud_lib.inference import save_derainer
+from rgsud_lib.networks import build_derainer
 from rgsud_pipelines.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +36,20 @@ def test_documented_commands_parse(page: Path) -> None:
             name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
             assert command is not None, f"{line}: no such command"
             context = command.make_context(name, words, parent=context)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/use.md"])
+def test_documented_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = DerainerConfig(width=8, encoder=(1,), middle=1, decoder=(1,))
+    (tmp_path / "rgsud-runs").mkdir()
+    save_derainer(build_derainer(small), small, tmp_path / "rgsud-runs" / "rgsud-derainer.safetensors")
+    Image.new("RGB", (40, 30), "grey").save(tmp_path / "rainy.jpg")
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), flags=re.M | re.S)
+    assert blocks
+    exec("".join(blocks), {})
+    with Image.open(tmp_path / "clean.png") as image:
+        assert image.size == (40, 30)
 
 
 def test_the_pages_have_commands() -> None:
