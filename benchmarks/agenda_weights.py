@@ -13,9 +13,9 @@ from rgsud_lib.errors import BundleError
 from rgsud_lib.evaluation.evaluate import score_case
 from rgsud_lib.evaluation.metrics import METRICS
 from rgsud_lib.inference import load_derainer, save_derainer
-from rgsud_lib.research_model import NAME
 from rgsud_lib.tables.arms import pairs_only
 
+NAME = "rgsud-rain100l"
 LARGEST = 15_000_000  # bytes
 CARD = """# {name}
 
