@@ -20,6 +20,7 @@ from rgsud_pipelines.commands.lineage import lineage
 from rgsud_pipelines.commands.new_data import new_data
 from rgsud_pipelines.commands.pipeline import pipeline
 from rgsud_pipelines.commands.registry import registry
+from rgsud_pipelines.commands.serve import serve
 from rgsud_pipelines.commands.tracking import tracking
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ def audit_rewards(
 
 app.command("new-data")(new_data)
 app.command()(compare)
+app.command()(serve)
 
 
 @app.command()

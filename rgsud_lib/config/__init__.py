@@ -13,6 +13,7 @@ from rgsud_lib.config.networks import DerainerConfig, MethodConfig
 from rgsud_lib.config.results import EvaluationConfig, ExportConfig, GateConfig
 from rgsud_lib.config.rewards import Candidate, ClipIqaConfig, CriticConfig, DaclipConfig, RewardConfig, ScorersConfig
 from rgsud_lib.config.section import Section
+from rgsud_lib.config.serving import ServingConfig, serving_config
 from rgsud_lib.config.training import ReinforcementConfig, RetrainingConfig, TrainingConfig, WarmStartConfig
 from rgsud_lib.config.tree import Config, digest_of, flatten
 
@@ -41,10 +42,12 @@ __all__ = [
     "RewardConfig",
     "ScorersConfig",
     "Section",
+    "ServingConfig",
     "TrainingConfig",
     "WarmStartConfig",
     "digest_of",
     "flatten",
     "load_config",
     "parse_config",
+    "serving_config",
 ]
