@@ -74,7 +74,7 @@ def pods() -> Iterator[tuple[str, str | None, dict[str, Any], dict[str, str]]]:
         elif thing.kind == "InferenceService":
             predictor = item["spec"]["predictor"]
             labels = {"serving.kserve.io/inferenceservice": thing.name}  # as KServe sets them
-            yield thing.name, thing.namespace, {**predictor, "containers": [predictor["model"]]}, labels
+            yield thing.name, thing.namespace, predictor, labels
 
 
 def pod_template(item: dict[str, Any]) -> dict[str, Any]:
@@ -139,16 +139,27 @@ def test_pods_keep_to_the_restricted_standard() -> None:
             assert RESTRICTED.items() <= container["securityContext"].items()
             assert not container["securityContext"].get("privileged")
             assert {"requests", "limits"} <= set(container["resources"])
-            if "storageUri" not in container:  # Triton's and KServe's own files
-                assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert names == {("mlflow", "rgsud"), ("postgres", "rgsud"), ("rgsud", "rgsud"), ("rgsud", "rgsud-runs")}
     labels = ALL[Thing("Namespace", None, "rgsud")]["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
+def test_the_predictor_is_a_pod_to_kubernetes_and_else_has_only_what_kserve_knows() -> None:
+    (service,) = (item for thing, item in ALL.items() if thing.kind == "InferenceService")
+    predictor = dict(service["spec"]["predictor"])
+    scaling = {key: predictor.pop(key) for key in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")}
+    assert 0 < scaling["minReplicas"] <= scaling["maxReplicas"] and scaling["scaleMetric"] == "cpu"
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": service["metadata"], "spec": predictor}
+    kubernetes_validate.validate(pod, "1.32", strict=True)
+    (container,) = predictor["containers"]
+    assert container["name"] == "kserve-container", "the one that KServe gives the model to"
+    assert list(service["spec"]) == ["predictor"]
+
+
 def test_servers_are_probed() -> None:
-    for name in ("mlflow", "postgres"):
-        (container,) = next(spec["containers"] for found, _, spec, _ in pods() if found == name)
+    for name, namespace in (("mlflow", "rgsud"), ("postgres", "rgsud"), ("rgsud", "rgsud")):
+        (container,) = next(spec["containers"] for *found, spec, _ in pods() if found == [name, namespace])
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
 
 

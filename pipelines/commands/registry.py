@@ -23,6 +23,8 @@ Every run registers its model as `challenger`; the promotion gate makes it `cham
 By hand:
   rgsud registry promote 3 --why "better at night"
   rgsud registry rollback --why "darkens skies"
+On a cluster:
+  rgsud registry manifest > manifests/serving/inference-service.yaml
 
 The registry is MLFLOW_TRACKING_URI where that is set, else the database in --workdir.""",
 )
@@ -81,6 +83,21 @@ def rollback(why: Why = "rolled back by hand", workdir: Workdir = RUNS) -> None:
     from rgsud_lib.registry.promotion_log import rollback
 
     typer.echo(f"version {rollback(_open(workdir), why)} is the champion again")
+
+
+@registry.command()
+def manifest(
+    version: Annotated[str, typer.Argument(help="a version's number, or an alias")] = "champion",
+    workdir: Workdir = RUNS,
+) -> None:
+    """Print the InferenceService (KServe) that serves a version with the image that RGSUD_IMAGE names by digest.
+
+    rgsud registry manifest > manifests/serving/inference-service.yaml
+    """
+    from rgsud_components._image import image
+    from rgsud_lib.serving.manifest import inference_service
+
+    typer.echo(inference_service(_open(workdir).find(version), image()), nl=False)
 
 
 def _open(workdir: str) -> Registry:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +84,23 @@ def promote_exported(exported: Path | str, workdir: Path | str) -> None:
     details = {name: value for name, value in version.tags.items() if name in (REASONS, GATE_RUN)}
     promote(registry, str(version.version), version.tags[AGAINST], "passed the promotion gate", details)
     logger.info("promotion: version %s is the champion at %s", version.version, registry.address)
+    _log_manifest(registry, version)
+
+
+def _log_manifest(registry: Registry, version: ModelVersion) -> None:
+    """Keep the version's InferenceService with the gate's run, where it ran in an image; on a laptop it does not."""
+    from rgsud_lib.serving.manifest import inference_service
+
+    image, run = os.environ.get("RGSUD_IMAGE"), version.tags.get(GATE_RUN)
+    if not image or not run:
+        return
+    try:
+        manifest = inference_service(version, image)
+    except RegistryError as error:  # the promotion is done, and right
+        logger.warning("no InferenceService was written: %s", error)
+        return
+    with explained(registry.address):
+        registry.client.log_text(run, manifest, "inference-service.yaml")
 
 
 def _judge(config: Config, data: Dataset, bundle: Bundle, workdir: Path | str, run: tracking.StageRun) -> Verdict:

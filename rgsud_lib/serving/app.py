@@ -23,7 +23,7 @@ VERSION = MODEL + "/versions/{version}"
 
 
 def create_app(service: Service) -> FastAPI:
-    """The service as an ASGI application; /openapi.json describes it (the usual pages of that would need the network)."""
+    """The service as an ASGI application; /openapi.json describes it, without pages that would need the network."""
     app = FastAPI(title="rgsud", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(Observed, metrics=service.metrics)
     _add_errors(app)

@@ -141,7 +141,7 @@ def _images(tensor: _Tensor, layout: str, raw: bytes, settings: ServingConfig) -
     values = _values(tensor, raw)
     if tensor.datatype == "UINT8":
         return list(np.ascontiguousarray(values if layout == "NHWC" else values.transpose(0, 2, 3, 1)))
-    values = np.ascontiguousarray(values if layout == "NCHW" else values.transpose(0, 3, 1, 2))
+    values = np.require(values if layout == "NCHW" else values.transpose(0, 3, 1, 2), requirements=["C", "W"])
     try:
         check_images(torch.from_numpy(values), INPUT)
     except ValueError as error:
