@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import time
@@ -52,7 +53,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise NodeError(f"cannot listen at {host}:{port} ({error.strerror}); choose another --host or --port") from None
+        reason = os.strerror(error.errno) if error.errno else error
+        raise NodeError(f"cannot listen at {host}:{port} ({reason}); choose another --host or --port") from None
 
 
 def _gallery(workdir: str) -> Gallery | str:
