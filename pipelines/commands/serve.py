@@ -11,8 +11,8 @@ RUNS = "rgsud-runs"
 
 def serve(
     model: Annotated[
-        str, typer.Option(envvar="RGSUD_SERVE_MODEL", help="as for derain: a file, a workdir, models:/rgsud@champion")
-    ] = RUNS,
+        str | None, typer.Option(envvar="RGSUD_SERVE_MODEL", help="as for derain; default: the workdir's")
+    ] = None,
     ui: Annotated[bool, typer.Option("--ui", help="a page too: drop a photograph, compare, download")] = False,
     host: Annotated[str, typer.Option(envvar="RGSUD_SERVE_HOST", help="0.0.0.0: every machine may ask")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="RGSUD_SERVE_PORT")] = 8080,
@@ -31,13 +31,10 @@ def serve(
     curl --data-binary @rainy.jpg http://127.0.0.1:8080/derain > derained.jpg
     """
     from rgsud_lib.config import serving_config
-    from rgsud_lib.serving.server import serve
-    from rgsud_lib.storage.remote import model_path
 
     given = serving_config(settings)
-    if model.startswith("models:/"):
-        from rgsud_lib.registry import model_file
+    from rgsud_lib.inference.address import local_model
+    from rgsud_lib.serving.server import serve
 
-        model = str(model_file(model, workdir))
-    if not serve(model_path(model), given, host, port, workdir if ui else None):
+    if not serve(local_model(model, workdir), given, host, port, workdir if ui else None):
         raise typer.Exit(1)

@@ -20,7 +20,9 @@ class ServingConfig(Section):
     version: str = Field(
         "", pattern=r"^[A-Za-z0-9._-]*$", description="of the model, as shown; default: its weights' digest, 12 digits"
     )
-    weights_digest: str = Field("", description="refuse to start with other weights than these; default: any")
+    weights_digest: str = Field(
+        "", description="refuse to start with other weights (of ONNX: another file); default: any"
+    )
     max_bytes: int = Field(2**26, ge=1024, description="bytes of a request's body")
     max_json_bytes: int = Field(2**23, ge=1024, description="bytes of JSON in a request, and of tensors in an answer's")
     max_pixels: int = Field(25_000_000, ge=1, description="pixels of a request, all its images together")
@@ -29,7 +31,7 @@ class ServingConfig(Section):
     overlap: int = Field(32, ge=0, description="pixels over which neighbouring tiles are blended")
     mirror: bool = Field(False, description="derain as the mean over an image and its mirror image: twice the time")
     batch: int = Field(
-        0, ge=0, description="images of one size that are derained at once, if so many wait; 0: 8 on a GPU, 1 on a CPU"
+        0, ge=0, description="images of one size derained at once, if so many wait; 0: up to 8 on a GPU, 1 on a CPU"
     )
     queue: int = Field(16, ge=1, description="requests under way; further ones are told to come again (503)")
     receive_seconds: float = Field(30, gt=0, description="that a request's body may take to arrive")

@@ -102,7 +102,7 @@ def _add_protocol(app: FastAPI, service: Service) -> None:
             async def answer() -> Response:
                 header = request.headers.get(protocol.HEADER)
                 asked = await service.compute(protocol.read_inference, body, header, settings)
-                results = await service.engine.derain(asked.images)
+                results = await service.engine.derain([picture.samples for picture in asked.pictures])
                 data, size = await service.compute(protocol.write_inference, asked, results, settings, service.version)
                 if size is None:
                     return Response(data, media_type="application/json")
@@ -117,7 +117,9 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
     @app.post("/derain", openapi_extra=_BODY)
     async def derain(
         request: Request,
-        form: Annotated[str | None, Query(alias="format", description="png, jpeg or webp; default: as it came")] = None,
+        form: Annotated[
+            str | None, Query(alias="format", description="png, jpeg, webp or tiff; default: as it came")
+        ] = None,
         scores: Annotated[bool, Query(description=f"add quality scores, JSON in the header {SCORES}")] = False,
     ) -> Response:
         """An image file, as body or as the file of a multipart form, to the derained image."""
@@ -127,13 +129,12 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
             async def answer() -> Response:
                 rainy = await service.compute(pictures.read_picture, data, settings.max_pixels)
                 chosen = pictures.choose_format(form, data)
-                (derained,) = await service.engine.derain([rainy])
-                profile = await service.compute(pictures.colour_profile, data)
-                file = await service.compute(pictures.write_picture, derained, chosen, profile)
+                (derained,) = await service.engine.derain([rainy.samples])
+                file = await service.compute(pictures.write_picture, rainy, derained, chosen)
                 headers = {}
                 if scores:
-                    headers[SCORES] = json.dumps(await service.compute(service.scores, rainy, derained))
-                return Response(file, headers=headers, media_type=pictures.FORMATS[chosen][0])
+                    headers[SCORES] = json.dumps(await service.compute(service.scores, rainy.samples, derained))
+                return Response(file, headers=headers, media_type=pictures.FORMATS[chosen])
 
             return await service.within_time(request, answer())
 

@@ -16,14 +16,9 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from torch import nn
 
-from rgsud_lib.config import ServingConfig
-from rgsud_lib.data.images import to_tensor, to_uint8
-from rgsud_lib.inference import derain, derain_image
+from rgsud_lib.inference import Derainer
 from rgsud_lib.serving.metrics import Metrics
-
-GPU_BATCH = 8
 
 
 class _Abandoned(Exception):
@@ -41,21 +36,21 @@ class _Job:
 
 
 class Engine:
-    """Derains one image, or one batch of like images, at a time."""
+    """Derains one image, or one batch of like images, at a time; `batch` 0 is the derainer's own."""
 
-    def __init__(self, model: nn.Module, settings: ServingConfig, metrics: Metrics) -> None:
-        self._model, self._settings, self._metrics = model, settings, metrics
-        device = next((parameter.device.type for parameter in model.parameters()), "cpu")
-        self.batch = settings.batch or (GPU_BATCH if device == "cuda" else 1)
+    def __init__(self, derainer: Derainer, batch: int, metrics: Metrics) -> None:
+        self._derainer, self._metrics = derainer, metrics
+        self.batch = batch or derainer.batch
         self._waiting: deque[_Job] = deque()
         self._running: list[_Job] = []
         self._worker: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "derain")
         self._pace = 0.0  # seconds an image takes, of late
-        model.register_forward_pre_hook(self._stop_if_abandoned)  # so a tile is the longest that is done for nobody
+        # So that a tile is the longest that is done for nobody:
+        derainer.network.register_forward_pre_hook(self._stop_if_abandoned)
 
     async def derain(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Derain images, each uint8 H x W x 3, or float32 3 x H x W in [0,1]; the results are alike.
+        """Derain images as `Derainer.samples` takes them, H x W x C; the results are alike.
 
         Where the caller is cancelled, what is not begun is dropped and what runs ends with its tile.
         """
@@ -105,7 +100,7 @@ class Engine:
         self._waiting = deque(job for job in self._waiting if not job.future.done())
         if self._waiting:
             first = self._waiting[0]
-            many = self.batch if max(_sides(first.image)) <= self._settings.tile else 1
+            many = self.batch if max(first.image.shape[:2]) <= self._derainer.tile else 1
             self._running = [job for job in self._waiting if job.kind == first.kind][:many]
             for job in self._running:
                 self._waiting.remove(job)
@@ -115,17 +110,10 @@ class Engine:
     @torch.inference_mode()
     def _run(self, images: list[np.ndarray]) -> list[np.ndarray]:
         """In the thread: images of one kind."""
-        sizes = self._settings.tile, self._settings.overlap
-        if images[0].dtype != np.uint8:
-            return list(derain(self._model, torch.from_numpy(np.stack(images)), *sizes).cpu().numpy())
-        if len(images) == 1:  # in strips, so that a large one never lies in memory as floating point
-            return [derain_image(self._model, images[0], *sizes)]
-        return list(to_uint8(derain(self._model, to_tensor(np.stack(images)), *sizes)))
+        if len(images) == 1:
+            return [self._derainer.samples(images[0])]
+        return list(self._derainer.samples(np.stack(images)))
 
     def _stop_if_abandoned(self, *_: object) -> None:
         if self._running and all(job.future.cancelled() for job in self._running):
             raise _Abandoned
-
-
-def _sides(image: np.ndarray) -> tuple[int, ...]:
-    return image.shape[:2] if image.dtype == np.uint8 else image.shape[1:]

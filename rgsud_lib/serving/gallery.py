@@ -14,7 +14,7 @@ from PIL import Image
 from rgsud_lib.data.manifest import Dataset
 from rgsud_lib.errors import BundleError
 from rgsud_lib.evaluation.verdict import GROUPS, decimals, label, shown_metrics
-from rgsud_lib.serving.pictures import write_picture
+from rgsud_lib.inference.pictures import Picture, encode_picture
 from rgsud_lib.storage.remote import newest, open_anywhere, pulled
 
 THUMBNAIL = 360  # pixels of the longer side
@@ -62,7 +62,7 @@ class Gallery:
 
     def picture(self, id: str) -> bytes:
         """The stored picture, PNG."""
-        return write_picture(self.data.image(id), "png")
+        return encode_picture(Picture(self.data.image(id)), "stored.png")
 
     def _thumbnail(self, id: str) -> bytes:
         picture = Image.fromarray(self.data.image(id))

@@ -41,6 +41,6 @@ class Metrics:
     def derained(self, images: Sequence[np.ndarray], seconds: float) -> None:
         """Count images that were derained at once, in that time."""
         self.images.inc(len(images))
-        self.pixels.inc(sum(image.size // 3 for image in images))
+        self.pixels.inc(sum(image.shape[0] * image.shape[1] for image in images))
         self.batch.observe(len(images))
         self.busy.observe(seconds)

@@ -12,17 +12,17 @@ import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from rgsud_lib.config import ServingConfig
-from rgsud_lib.data.images import check_images
+from rgsud_lib.inference.pictures import Picture
 from rgsud_lib.serving.pictures import read_picture, write_picture
 from rgsud_lib.serving.refusal import Refusal
 from rgsud_lib.serving.tensors import TYPES, pack_files, read_binary, read_numbers, split_files, to_json, unpack_files
 
 INPUT, OUTPUT = "rainy", "derained"
 HEADER = "Inference-Header-Content-Length"  # bytes of JSON before the binary tensors
+SLACK = 1e-3  # by which rounding may leave [0,1]
 LAYOUTS = {"NCHW": 1, "NHWC": 3}  # the axis of the three channels
 
 
@@ -47,9 +47,9 @@ class _Head(BaseModel):
 
 
 class Inference(NamedTuple):
-    """A request: its images, each uint8 H x W x 3 or float32 3 x H x W, and the form in which they go back."""
+    """A request: its pictures, of numbers uint8 or float32 H x W x 3, and the form in which they go back."""
 
-    images: list[np.ndarray]
+    pictures: list[Picture]
     datatype: str
     layout: str
     binary: bool
@@ -100,10 +100,12 @@ def write_inference(
     document: dict[str, Any] = {"model_name": settings.name, "model_version": version}
     document |= {"id": request.id} if request.id is not None else {}
     if request.datatype == "BYTES":
-        values: Any = [write_picture(image, "png") for image in results]
+        both = zip(request.pictures, results, strict=True)
+        values: Any = [write_picture(picture, samples, "png") for picture, samples in both]
         output["shape"] = [len(values)]
     else:
-        values = _arranged(np.stack(results), request)
+        values = np.stack(results)
+        values = values.transpose(0, 3, 1, 2) if request.layout == "NCHW" else values
         output["shape"] = list(values.shape)
     if not request.binary:
         return to_json(document, output, values), None
@@ -132,21 +134,17 @@ def _layout(tensor: _Tensor) -> str:
     return fitting[0]
 
 
-def _images(tensor: _Tensor, layout: str, raw: bytes, settings: ServingConfig) -> list[np.ndarray]:
+def _images(tensor: _Tensor, layout: str, raw: bytes, settings: ServingConfig) -> list[Picture]:
     count, pixels = tensor.shape[0], math.prod(tensor.shape) // 3
     if count > settings.max_images:
         raise Refusal(413, f"{count} images, at most max_images={settings.max_images} are taken at once")
     if pixels > settings.max_pixels:
         raise Refusal(413, f"{pixels} pixels, at most max_pixels={settings.max_pixels} are taken at once")
     values = _values(tensor, raw)
-    if tensor.datatype == "UINT8":
-        return list(np.ascontiguousarray(values if layout == "NHWC" else values.transpose(0, 2, 3, 1)))
-    values = np.require(values if layout == "NCHW" else values.transpose(0, 3, 1, 2), requirements=["C", "W"])
-    try:
-        check_images(torch.from_numpy(values), INPUT)
-    except ValueError as error:
-        raise Refusal(400, str(error)) from None
-    return list(values)
+    if values.dtype.kind == "f" and not (values.min() >= -SLACK and values.max() <= 1 + SLACK):
+        found = f"[{values.min():.4g}, {values.max():.4g}]"
+        raise Refusal(400, f"{INPUT} spans {found}; expected finite values in [0,1]: divide by 255, or send UINT8")
+    return [Picture(image) for image in (values if layout == "NHWC" else values.transpose(0, 2, 3, 1))]
 
 
 def _values(tensor: _Tensor, raw: bytes) -> np.ndarray:
@@ -157,7 +155,7 @@ def _values(tensor: _Tensor, raw: bytes) -> np.ndarray:
     return read_numbers(tensor.data, tensor.shape, tensor.datatype)
 
 
-def _files(tensor: _Tensor, raw: bytes, settings: ServingConfig) -> list[np.ndarray]:
+def _files(tensor: _Tensor, raw: bytes, settings: ServingConfig) -> list[Picture]:
     count, parameters = math.prod(tensor.shape), tensor.parameters
     if len(tensor.shape) not in (1, 2) or not count:
         raise Refusal(400, f"{INPUT} of BYTES has shape {tensor.shape}; expected [number of files]")
@@ -169,16 +167,9 @@ def _files(tensor: _Tensor, raw: bytes, settings: ServingConfig) -> list[np.ndar
         files = unpack_files(tensor.data)
     if len(files) != count:
         raise Refusal(400, f"{INPUT} has shape {tensor.shape}, but {len(files)} elements")
-    images, left = [], settings.max_pixels
+    pictures, left = [], settings.max_pixels
     for file in files:
-        images.append(read_picture(file, left))
-        left -= images[-1].size // 3
-    return images
-
-
-def _arranged(results: np.ndarray, request: Inference) -> np.ndarray:
-    """B x H x W x 3 (UINT8) or B x 3 x H x W (FP32) in the request's layout."""
-    own = "NHWC" if request.datatype == "UINT8" else "NCHW"
-    if request.layout == own:
-        return results
-    return results.transpose((0, 3, 1, 2) if own == "NHWC" else (0, 2, 3, 1))
+        pictures.append(read_picture(file, left))
+        height, width, _ = pictures[-1].samples.shape
+        left -= height * width
+    return pictures

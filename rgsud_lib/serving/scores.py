@@ -51,13 +51,13 @@ class Scores:
 
     @torch.inference_mode()
     def __call__(self, rainy: np.ndarray, derained: np.ndarray) -> dict[str, tuple[float, float]]:
-        """{"piqe": (before, after), ...} of uint8 H x W x 3, in each score's native direction; none for tiny images.
+        """{"piqe": (before, after), ...} of samples H x W x C in each score's native direction; none for tiny images.
 
         Of large images the centre is scored, 1024 pixels square.
         """
         if min(rainy.shape[:2]) < SMALLEST:
             return {}
-        before, after = to_tensor(_centre(rainy)), to_tensor(_centre(derained))
+        before, after = (to_tensor(_colours(_centre(image))) for image in (rainy, derained))
         found = {}
         for scorer in self._scorers:
             sign = 1 if scorer.higher_is_better else -1
@@ -69,3 +69,9 @@ class Scores:
 def _centre(image: np.ndarray) -> np.ndarray:
     top, left = (max(0, side - LARGEST) // 2 for side in image.shape[:2])
     return image[top : top + LARGEST, left : left + LARGEST]
+
+
+def _colours(samples: np.ndarray) -> np.ndarray:
+    """H x W x 1, 2, 3 or 4 to H x W x 3: grey repeated, alpha left out."""
+    channels = samples.shape[-1]
+    return samples[..., :3] if channels > 2 else np.repeat(samples[..., :1], 3, axis=-1)

@@ -15,7 +15,8 @@ import uvicorn
 
 from rgsud_lib.config import ServingConfig
 from rgsud_lib.errors import NodeError, RgsudError
-from rgsud_lib.inference import load_derainer
+from rgsud_lib.files import sha256_file
+from rgsud_lib.inference import Derainer, Mirrored, find_model, load_derainer, weights_digest
 from rgsud_lib.rewards.critic import Critic
 from rgsud_lib.serving.app import create_app
 from rgsud_lib.serving.gallery import Gallery
@@ -32,10 +33,15 @@ def serve(model: Path, settings: ServingConfig, host: str, port: int, ui_workdir
     Returns whether every request was answered. Raises BundleError: no such model, or other weights than
     settings.weights_digest; NodeError: the address cannot be had.
     """
-    derainer = load_derainer(model, "cuda" if torch.cuda.is_available() else "cpu")
+    file, device = find_model(model), "cuda" if torch.cuda.is_available() else "cpu"
+    network = load_derainer(file, device)
+    weights = network.state_dict()
+    digest = weights_digest(weights) if weights else sha256_file(file)  # an ONNX file has none that torch sees
+    network = Mirrored(network) if settings.mirror else network
+    derainer = Derainer(network, device, settings.tile, settings.overlap)
     gallery = _gallery(ui_workdir) if ui_workdir is not None else ""
     critic = None if isinstance(gallery, str) else gallery.data.critic
-    service = Service(derainer, settings, Scores(Critic.load(critic) if critic else None))
+    service = Service(derainer, digest, settings, Scores(Critic.load(critic) if critic else None))
     app = create_app(service)
     if ui_workdir is not None:
         add_page(app, service, gallery)

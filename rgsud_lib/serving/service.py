@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
-from torch import nn
 
 from rgsud_lib.config import ServingConfig
 from rgsud_lib.errors import BundleError
-from rgsud_lib.inference import Mirrored, weights_digest
+from rgsud_lib.inference import Derainer
 from rgsud_lib.serving.engine import Engine
 from rgsud_lib.serving.metrics import Metrics
 from rgsud_lib.serving.refusal import Refusal
@@ -26,17 +25,16 @@ DIGITS = 12  # of the weights' digest, as a version
 
 
 class Service:
-    """A loaded model at work. `ready`: whether new requests are welcome."""
+    """A derainer, whose weights have that digest, at work. `ready`: whether new requests are welcome."""
 
-    def __init__(self, model: nn.Module, settings: ServingConfig, scores: Scores | None = None) -> None:
-        digest = weights_digest(model.state_dict())
+    def __init__(self, derainer: Derainer, digest: str, settings: ServingConfig, scores: Scores | None = None) -> None:
         if settings.weights_digest not in ("", digest):
             expected = settings.weights_digest
             raise BundleError(f"the model's weights have the digest {digest}, expected weights_digest={expected}")
         self.settings, self.version = settings, settings.version or digest[:DIGITS]
         self.metrics = Metrics()
         self.metrics.model.info({"name": settings.name, "version": self.version, "weights_digest": digest})
-        self.engine = Engine(Mirrored(model) if settings.mirror else model, settings, self.metrics)
+        self.engine = Engine(derainer, settings.batch, self.metrics)
         self.scores = scores or Scores()
         self._pool = ThreadPoolExecutor(THREADS, "picture")
         self._taken = 0

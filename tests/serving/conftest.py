@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rgsud_lib.config import serving_config
+from rgsud_lib.inference import Derainer
 from rgsud_lib.serving.app import create_app
 from rgsud_lib.serving.service import Service
 
@@ -42,7 +43,10 @@ def model() -> Darken:
 @pytest.fixture
 def make_app(model: Darken) -> Callable[..., tuple[FastAPI, Service]]:
     def make(*settings: str) -> tuple[FastAPI, Service]:
-        service = Service(model, serving_config(list(settings), {}))
+        given = serving_config(list(settings), {})
+        derainer = Derainer(model, "cpu", given.tile, given.overlap)
+        model.shapes.clear()
+        service = Service(derainer, "0123456789abcdef", given)
         return create_app(service), service
 
     return make

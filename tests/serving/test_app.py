@@ -15,9 +15,7 @@ import pytest
 from PIL import Image, ImageCms
 from starlette.testclient import TestClient
 
-from rgsud_lib.config import serving_config
 from rgsud_lib.errors import BundleError
-from rgsud_lib.serving.service import Service
 
 from .conftest import picture
 
@@ -120,7 +118,7 @@ def test_a_body_is_counted_while_it_arrives(make_app) -> None:
 @pytest.mark.parametrize(
     ("address", "options", "status", "words"),
     [
-        ("/derain?format=gif", {"content": picture()}, 400, "expected one of png, jpeg, webp"),
+        ("/derain?format=gif", {"content": picture()}, 400, "expected one of png, jpeg, webp, tiff"),
         ("/derain", {"files": {"a": b"1", "b": b"2"}}, 400, "one file"),
         ("/derain", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "multipart"),
         ("/derain", {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=b"}}, 400, "file"),
@@ -176,9 +174,9 @@ def tensor(values: np.ndarray) -> dict[str, object]:
     return {"inputs": [one]}
 
 
-def test_other_weights_than_those_that_were_asked_for_are_not_served(model) -> None:
-    with pytest.raises(BundleError, match="expected weights_digest=abc"):
-        Service(model, serving_config(["weights_digest=abc"], {}))
+def test_other_weights_than_those_that_were_asked_for_are_not_served(make_app) -> None:
+    with pytest.raises(BundleError, match="digest 0123456789abcdef, expected weights_digest=abc"):
+        make_app("weights_digest=abc")
 
 
 async def _until(condition) -> None:
