@@ -78,22 +78,27 @@ def under_load(model: Path, crops: list[np.ndarray], clients: int, seconds: floa
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     address = next(found[1] for line in server.stderr if (found := re.search(r"(http://\S+)", line)))
     bodies = [encoded(image) for image in crops]
-    before, stop = psutil.Process(server.pid).cpu_times(), time.perf_counter() + seconds
+    before, stop = cpu_seconds(server), time.perf_counter() + seconds
     with ThreadPoolExecutor(clients) as pool:
         seen = list(
             pool.map(lambda number: one_client(address, bodies[number:] + bodies[:number], stop), range(clients))
         )
-    used = psutil.Process(server.pid).cpu_times()
+    used = cpu_seconds(server) - before
     server.send_signal(signal.SIGTERM)
     times = np.array([second for one, _ in seen for second in one])
-    statuses = sum((one for _, one in seen), [])
-    p50, p95, p99 = (round(float(value), 3) for value in np.quantile(times, (0.5, 0.95, 0.99)))
+    quantiles = dict(zip(("p50", "p95", "p99"), np.quantile(times, (0.5, 0.95, 0.99)), strict=True))
     return {
-        "requests": len(times), "errors": sum(status != 200 for status in statuses),
+        "requests": len(times),
+        "errors": sum(status != 200 for _, one in seen for status in one),
         "images_per_second": round(len(times) / seconds, 2),
-        "cpu_seconds_per_image": round((sum(used[:2]) - sum(before[:2])) / len(times), 4), "p50_seconds": p50, "p95_seconds": p95,
-        "p99_seconds": p99, "exit_code": server.wait(120),
-    }  # fmt: skip
+        "cpu_seconds_per_image": round(used / len(times), 4),
+        **{f"{name}_seconds": round(float(value), 3) for name, value in quantiles.items()},
+        "exit_code": server.wait(120),
+    }
+
+
+def cpu_seconds(server: subprocess.Popen[str]) -> float:
+    return sum(psutil.Process(server.pid).cpu_times()[:2])
 
 
 def encoded(image: np.ndarray) -> bytes:

@@ -42,6 +42,24 @@ def test_an_image_comes_back_derained_in_its_format_with_its_profile(client, for
     assert image.info["icc_profile"] == SRGB
 
 
+def test_alpha_depth_and_grey_are_kept(client) -> None:
+    for mode, kept in (("RGBA", "RGBA"), ("L", "L"), ("I;16", "I;16")):
+        buffer = io.BytesIO()
+        Image.new("RGB", (40, 30), (99, 99, 99)).convert(mode if mode != "I;16" else "L").convert(mode).save(
+            buffer, "PNG"
+        )
+        answer = client.post("/derain?scores=true", content=buffer.getvalue())
+        assert (answer.status_code, opened(answer.content).mode) == (200, kept)
+    refused = client.post("/derain?format=jpeg", content=transparent())
+    assert (refused.status_code, "no transparency" in refused.json()["error"]) == (422, True)
+
+
+def transparent() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGBA", (40, 30), (99, 99, 99, 50)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def test_a_form_a_chosen_format_and_scores(client) -> None:
     files = {"image": ("rain.png", picture(64, 64), "image/png")}
     answer = client.post("/derain?format=webp&scores=true", files=files, data={"note": "x"})
