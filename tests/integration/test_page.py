@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from serving_process import ServingProcess
 
 from rgsud_lib.bundle import open_bundle, seal
+from rgsud_lib.data.manifest import Dataset
 from rgsud_lib.evaluation.evaluate import evaluate_models
 from rgsud_lib.files import link_tree
 
@@ -105,7 +106,7 @@ def test_choose_a_photograph_by_keyboard_compare_and_download(visit, address, ph
     chooser = page.get_by_label("Drop a photograph here, choose one, or paste it")
     expect(chooser).to_be_focused()
     with page.expect_file_chooser() as chosen:
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
     chosen.value.set_files(photograph)
     expect(page.get_by_role("status")).to_have_text("street.jpg is done.")
     slider = page.get_by_role("slider", name="Slide between before (left) and derained (right)")
@@ -117,12 +118,8 @@ def test_choose_a_photograph_by_keyboard_compare_and_download(visit, address, ph
     box = slider.bounding_box()
     page.mouse.click(box["x"] + box["width"] * 0.8, box["y"] + box["height"] / 2)
     assert abs(float(position(page).rstrip("%")) - 80) < 3
-    rows = page.get_by_role("row")
-    assert [row.split(",")[0] for row in rows.locator("th").all_inner_texts()[3:]] == [
-        "Decorrelation",
-        "Rain layer",
-        "PIQE",
-    ]
+    scores = page.locator("#scores th").all_inner_texts()
+    assert [score.split(",")[0] for score in scores] == ["Decorrelation", "Rain layer", "PIQE"]
     with page.expect_download() as download:
         page.get_by_role("link", name="Download street-derained.jpg").click()
     with Image.open(download.value.path()) as image:
@@ -164,11 +161,12 @@ def test_one_that_takes_long_can_be_cancelled(visit, address, photograph) -> Non
     expect(page.get_by_role("button", name="Cancel")).to_be_hidden()
 
 
-def test_the_gallery_of_the_run(visit, address) -> None:
+def test_the_gallery_of_the_run(visit, address, mini_run) -> None:
     page = visit(address)
     buttons = page.locator(".gallery button")
     assert buttons.count() >= 4, "three pairs, and what was held back of the rainy ones"
-    assert page.locator(".gallery small", has_text="trained on").count() == 2
+    seen = Dataset.open(mini_run.dataset).manifest.transductive()
+    assert page.locator(".gallery small", has_text="trained on").count() == len(seen) > 0
     pair = page.get_by_role("button", name="20 PSNR RGB")
     pair.locator("img").evaluate("image => image.decode()")
     pair.focus()
@@ -179,10 +177,7 @@ def test_the_gallery_of_the_run(visit, address) -> None:
         choice.click()
         expect(choice).to_have_attribute("aria-pressed", "true")
         expect(page.get_by_role("slider", name=f"and {name} (right)")).to_be_visible()
-    assert (
-        page.locator("#compared .compare img").nth(1).evaluate("image => image.decode().then(() => image.naturalWidth)")
-        > 0
-    )
+    assert page.locator("#compared .compare img").nth(1).evaluate("image => image.decode().then(() => true)")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
