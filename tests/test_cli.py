@@ -24,6 +24,7 @@ COMMANDS = (
     "derain",
     "audit-rewards",
     "new-data",
+    "serve",
     "ui",
     "config",
     "registry",

@@ -20,9 +20,9 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
 
 def commands(page: Path) -> list[str]:
-    """Lines of the page's shell blocks that begin with rgsud, continued lines joined."""
+    """Lines of the page's shell blocks that begin with rgsud, continued lines joined, files they write to left out."""
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), flags=re.M | re.S)
-    lines = re.sub(r"\\\n\s*", "", "".join(blocks)).splitlines()
+    lines = re.sub(r"\\\n\s*| > \S+", "", "".join(blocks)).splitlines()
     return [line for line in lines if line.startswith("rgsud ")]
 
 
