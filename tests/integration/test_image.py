@@ -32,7 +32,7 @@ def test_labels_user_and_size(docker_daemon, rgsud_image, capsys) -> None:
         ("for tool in gcc cc g++ make pip uv pytest; do command -v $tool; done; echo none", "none"),
         ("python3 -c 'import importlib.util as u; print(u.find_spec(\"pyiqa\"), u.find_spec(\"moto\"))'", "None None"),
         ("find / -xdev -writable -type d 2>/dev/null | sort", "/run/lock\n/tmp\n/var/cache/rgsud\n/var/tmp"),
-        ("python3 -c 'import torch, kfp, mlflow, onnxruntime, open_clip, rgsud_pipelines; print(1)'", "1"),
+        ("python3 -c 'import torch, kfp, mlflow, onnxruntime, open_clip, rgsud_lib.serving.server; print(1)'", "1"),
     ],
 )  # fmt: skip
 def test_within(docker_daemon, rgsud_image, script: str, output: str) -> None:
