@@ -15,6 +15,7 @@ from rgsud_pipelines.commands.bench import bench
 from rgsud_pipelines.commands.compare import compare
 from rgsud_pipelines.commands.data import data
 from rgsud_pipelines.commands.derain import derain
+from rgsud_pipelines.commands.derain_one import derain_one
 from rgsud_pipelines.commands.doctor import doctor
 from rgsud_pipelines.commands.lineage import lineage
 from rgsud_pipelines.commands.new_data import new_data
@@ -236,6 +237,7 @@ def audit_rewards(
     typer.echo(f"\nreport  {folder / 'report.html'}")
 
 
+app.command("derain-one")(derain_one)
 app.command("new-data")(new_data)
 app.command()(compare)
 app.command()(serve)

@@ -19,6 +19,8 @@ def cpu() -> dict[str, Any]:
             "discriminator_width": 16, "discriminator_layers": 2, "discriminator_fake": "same_scene",
             "pixel_loss": "l1_mse", "ssim_weight": 0.2, "adversarial_every": 8,
             "rain_prior": "achromatic", "rain_jitter": 0.4, "clean_share": 0.15, "correction_weight": 5.0,
+            "derain_cyclegan": {"attention_width": 8, "attention_passes": 3},
+            "dcdgan": {"encoder_width": 16, "features": 64}, "nlcl": {"encoder_width": 16, "features": 64},
         },
         "warm_start": {"enabled": True, "steps": 3000},
         "training": {

@@ -68,7 +68,7 @@ def _layer(rng: np.random.Generator, present: bool) -> tuple[Tensor, float, floa
     angle, length = rng.normal(0, 22), rng.uniform(6, 28)
     sigma = rng.uniform(0.35, 1.35)
     shapes = [
-        _streak(angle + rng.normal(0, 2), length * rng.uniform(0.75, 1.25), sigma * rng.uniform(0.8, 1.2))
+        streak(angle + rng.normal(0, 2), length * rng.uniform(0.75, 1.25), sigma * rng.uniform(0.8, 1.2))
         for _ in range(KERNELS)
     ]
     density = float(np.exp(rng.uniform(math.log(0.0005), math.log(0.01)))) * min(1.0, 12 / length)
@@ -76,7 +76,7 @@ def _layer(rng: np.random.Generator, present: bool) -> tuple[Tensor, float, floa
     return torch.stack(shapes), density if present else 0.0, gain
 
 
-def _streak(angle: float, length: float, sigma: float) -> Tensor:
+def streak(angle: float, length: float, sigma: float) -> Tensor:
     """A soft line through the centre: `angle` degrees from the vertical, `length` and `sigma` in pixels."""
     axis = torch.arange(-REACH, REACH + 1, dtype=torch.float32)
     down, across = torch.meshgrid(axis, axis, indexing="ij")

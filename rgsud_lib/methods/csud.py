@@ -25,7 +25,7 @@ from rgsud_lib.config import Config
 from rgsud_lib.losses import achromatic_loss, lsgan_discriminator_loss
 from rgsud_lib.methods.batch import Batch
 from rgsud_lib.methods.method import Method, Update, Updates, frozen
-from rgsud_lib.methods.pseudo_pairs import derain_both, fool, four_fakes, mix
+from rgsud_lib.methods.pseudo_pairs import derain_both, fool, four_fakes, judged_fake, mix
 from rgsud_lib.networks.feature_generator import FeatureGenerator
 from rgsud_lib.networks.patchgan import PatchGAN
 from rgsud_lib.networks.vgg import PerceptualLoss
@@ -60,8 +60,7 @@ class CSUD(Method):
         yield Update("derainer", self.derainer_losses(batch, out), out.restored)
         if adversarial:
             yield Update("generator", self.generator_losses(batch, out))
-            loss = lsgan_discriminator_loss(self.discriminator, batch.rainy, out.generated)
-            yield Update("discriminator", {"discriminator": loss})
+            yield Update("discriminator", {"discriminator": self.discriminator_loss(batch, out)})
 
     def forward(self, batch: Batch, train_generator: bool = True) -> Outputs:
         with torch.set_grad_enabled(train_generator):
@@ -104,3 +103,8 @@ class CSUD(Method):
         """
         copies = torch.cat([clean] * len(sources))
         return len(sources) * F.l1_loss(self.generator(copies, torch.cat(sources)), copies)
+
+    def discriminator_loss(self, batch: Batch, out: Outputs) -> Tensor:
+        """LSGAN: O_r is real, the first fake is not; or (ours, as in RGSUD) one on O_r's own derained scene."""
+        fake = judged_fake(self.config.discriminator_fake, self.generator, out.generated, out.restored, batch.rainy)
+        return lsgan_discriminator_loss(self.discriminator, batch.rainy, fake)

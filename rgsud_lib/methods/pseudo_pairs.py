@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rgsud_lib.distributed import roll
 from rgsud_lib.losses import lsgan_loss
 from rgsud_lib.methods.batch import Batch
 from rgsud_lib.methods.method import frozen
@@ -51,3 +52,14 @@ def four_fakes(
     restored, derained = restored.detach().clamp(0, 1), derained.detach().clamp(0, 1)
     others = generator(torch.cat([restored, restored, derained]), torch.cat([rain, pseudo_rain, pseudo_rain]))
     return torch.cat([generated, others])
+
+
+def judged_fake(kind: str, generator: nn.Module, generated: Tensor, restored: Tensor, rain: Tensor) -> Tensor:
+    """What D learns to tell from O_r: the first fake, or (ours, "same_scene") another O_r's rain on the derained O_r.
+
+    The first fake shows other scenes than O_r, and D may learn the scenes in place of the rain.
+    """
+    if kind != "same_scene":
+        return generated.detach()
+    with torch.no_grad():
+        return generator(restored.clamp(0, 1), roll(rain))

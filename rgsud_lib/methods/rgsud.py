@@ -21,11 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rgsud_lib.config import Config
-from rgsud_lib.distributed import roll
 from rgsud_lib.losses import achromatic_loss, lsgan_discriminator_loss
 from rgsud_lib.methods.batch import Batch
 from rgsud_lib.methods.method import Method, Update, Updates
-from rgsud_lib.methods.pseudo_pairs import derain_both, fool, four_fakes, mix
+from rgsud_lib.methods.pseudo_pairs import derain_both, fool, four_fakes, judged_fake, mix
 from rgsud_lib.networks.patchgan import PatchGAN
 from rgsud_lib.networks.rain_generator import RainGenerator
 from rgsud_lib.networks.unet import UNet
@@ -117,9 +116,5 @@ class RGSUD(Method):
 
     def discriminator_loss(self, batch: Batch, out: Outputs) -> Tensor:
         """LSGAN: O_r is real, the first fake is not; or (ours) the fake on O_r's own derained scene."""
-        if self.config.discriminator_fake == "same_scene":
-            with torch.no_grad():
-                fake = self.generator(out.restored.clamp(0, 1), roll(out.rain))
-        else:
-            fake = out.generated.detach()
+        fake = judged_fake(self.config.discriminator_fake, self.generator, out.generated, out.restored, out.rain)
         return lsgan_discriminator_loss(self.discriminator, batch.rainy, fake)
