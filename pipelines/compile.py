@@ -10,12 +10,13 @@ from pathlib import Path
 from kfp import compiler
 
 from rgsud_lib.errors import ConfigError
+from rgsud_pipelines.derain import derain_pipeline
 from rgsud_pipelines.placement import profiles
 from rgsud_pipelines.retraining import retraining_pipeline
 from rgsud_pipelines.training import training_pipeline
 
 COMPILED = Path(__file__).parent / "compiled"
-PIPELINES = {"training": training_pipeline, "retraining": retraining_pipeline}
+PIPELINES = {"training": training_pipeline, "retraining": retraining_pipeline, "derain": derain_pipeline}
 
 
 def compile_all(folder: Path = COMPILED) -> list[Path]:

@@ -14,7 +14,7 @@ from rgsud_lib.errors import ConfigError
 from rgsud_pipelines.placement_file import Common, StageClass, StageClasses, read_placement
 
 TRAINING_STAGES = frozenset({"reward-recycling", "sr-training"})
-INFERENCE_STAGES = frozenset({"evaluation", "evaluation-shard", "promotion-gate"})
+INFERENCE_STAGES = frozenset({"evaluation", "evaluation-shard", "promotion-gate", "derain-shard"})
 GPU_STAGES = TRAINING_STAGES | INFERENCE_STAGES
 USER = 10001  # the image's; namespaces with the restricted pod security standard want to see it in the pod
 CACHE = "/var/cache/rgsud"  # as the image says

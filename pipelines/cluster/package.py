@@ -81,7 +81,7 @@ def compile_package(pipeline: str, placement: str, cache: bool = True) -> Packag
 
 
 def run_parameters(spec: dict[str, Any], config: Config, **locations: str | None) -> dict[str, str]:
-    """What a run is called with: the settings as one JSON document, and rainy, clean, paired, workdir where given.
+    """What a run is called with: the settings as one JSON document, and the locations and the model where given.
 
     Raises ConfigError: a missing or unknown parameter, a location that pods cannot see.
     """
@@ -110,6 +110,8 @@ def _dags(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _check_location(name: str, value: str) -> None:
+    if name == "model" and value.startswith(("models:/", "runs:/")):
+        return
     if not is_remote(value):
         raise ConfigError(
             f"--{name} {value!r} is a path of this machine: the cluster's pods do not see it; "

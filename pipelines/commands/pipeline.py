@@ -75,7 +75,8 @@ def upload(
 def submit(
     which: option.Pipeline = "training", placement: option.Placement = "gpu", version: option.Version = None,
     rainy: option.Rainy = None, clean: option.Clean = None, paired: option.Paired = None,
-    workdir: option.Workdir = None, preset: option.Preset = "paper", settings: option.Override = None,
+    workdir: option.Workdir = None, derained: option.Derained = None, model: option.Model = None,
+    preset: option.Preset = "paper", settings: option.Override = None,
     experiment: option.Experiment = "rgsud", name: option.RunName = None,
     cache: option.Cache = True, service_account: option.ServiceAccount = None, wait: option.Wait = False,
     host: option.Host = None, namespace: option.Namespace = None,
@@ -88,8 +89,9 @@ def submit(
     rgsud pipeline submit --preset cpu --placement cpu --set training.seed=7 --no-cache \\
         --rainy s3://b/rain --clean s3://b/clean --paired s3://b/pairs --workdir s3://b/rgsud
     rgsud pipeline submit --version latest --rainy s3://b/rain --clean s3://b/clean --workdir s3://b/rgsud
+    rgsud pipeline submit derain --rainy s3://b/new --derained s3://b/derained --model models:/rgsud@champion
     """
-    places = {"rainy": rainy, "clean": clean, "paired": paired, "workdir": workdir}
+    places = {"rainy": rainy, "clean": clean, "paired": paired, "workdir": workdir, "derained": derained, "model": model}
     config, package = _checked(which, placement, version, cache, preset, settings, places)
     from rgsud_pipelines.cluster.kfp_session import session
     from rgsud_pipelines.cluster.package import package_name, run_name, run_parameters
@@ -128,7 +130,8 @@ def schedule(
     which: option.Pipeline = "training", placement: option.Placement = "gpu", version: option.Version = None,
     cron: option.Cron = None, every: option.Every = None,
     rainy: option.Rainy = None, clean: option.Clean = None, paired: option.Paired = None,
-    workdir: option.Workdir = None, preset: option.Preset = "paper", settings: option.Override = None,
+    workdir: option.Workdir = None, derained: option.Derained = None, model: option.Model = None,
+    preset: option.Preset = "paper", settings: option.Override = None,
     experiment: option.Experiment = "rgsud", name: option.ScheduleName = None, replace: option.Replace = False,
     cache: option.Cache = True, service_account: option.ServiceAccount = None,
     host: option.Host = None, namespace: option.Namespace = None,
@@ -147,7 +150,7 @@ def schedule(
     from rgsud_pipelines.cluster.schedule import add, describe, trigger
 
     when = trigger(cron, every)
-    places = {"rainy": rainy, "clean": clean, "paired": paired, "workdir": workdir}
+    places = {"rainy": rainy, "clean": clean, "paired": paired, "workdir": workdir, "derained": derained, "model": model}
     config, package = _checked(which, placement, version, cache, preset, settings, places)
     from rgsud_pipelines.cluster.kfp_session import session
     from rgsud_pipelines.cluster.package import package_name, run_parameters

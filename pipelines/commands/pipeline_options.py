@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-Pipeline = Annotated[str, typer.Argument(metavar="PIPELINE", help="which one: training or retraining")]
+Pipeline = Annotated[str, typer.Argument(metavar="PIPELINE", help="which one: training, retraining or derain")]
 Placement = Annotated[str, typer.Option(help="where the tasks run: a profile of pipelines/placement.yaml")]
 Version = Annotated[str | None, typer.Option(help="an uploaded version by its name, or latest")]
 Rainy = Annotated[str | None, typer.Option(help="s3:// prefix of rainy photographs")]
 Clean = Annotated[str | None, typer.Option(help="the same of clean photographs of other scenes")]
 Paired = Annotated[str | None, typer.Option(help="with rain/ and clean/ (same names): evaluation only")]
 Workdir = Annotated[str | None, typer.Option(help="s3://bucket/prefix: stages work and resume here")]
+Derained = Annotated[str | None, typer.Option(help="derain: s3:// prefix of the results")]
+Model = Annotated[str | None, typer.Option(help="derain: models:/ address (default: rgsud@champion), runs:/ID or s3://")]
 Preset = Annotated[str, typer.Option(help="paper: published sizes (GPU), cpu, demo")]
 Override = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting; `rgsud config` lists them")

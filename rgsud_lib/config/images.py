@@ -36,7 +36,8 @@ class DegradationConfig(Section):
 class FanOutConfig(Section):
     """How work on large sets is shared out; changes no result."""
 
-    images: int = Field(2000, ge=1, description="images that one task checks or scores, at most")
+    images: int = Field(2000, ge=1, description="images that one task checks, scores or derains, at most")
+    failures: float = Field(0.01, ge=0, le=1, description="share of all images that may fail to be derained")
 
 
 class NewDataConfig(Section):
