@@ -1,18 +1,11 @@
-"""The trained derainer as files for others: safetensors, ONNX and an MLflow model, each loaded back and compared.
-
-ONNX comes from torch.export: batch, height and width are dynamic, the padding to the network's stride
-is part of the graph, so odd sizes go in as they are.
-"""
+"""The trained derainer as files for others, each loaded back and compared: safetensors, torch.export, ONNX, MLflow."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +20,7 @@ from rgsud_lib.data.images import to_tensor
 from rgsud_lib.data.manifest import Dataset
 from rgsud_lib.errors import BundleError
 from rgsud_lib.files import write_bytes
+from rgsud_lib.graph import INPUT, OUTPUT, Clamped, capture, others_warnings_ignored, smallest_side, to_bytes, to_onnx
 from rgsud_lib.inference import load_derainer, save_derainer, weights_digest
 from rgsud_lib.model_card import CARD, STRIP, Made, model_card
 from rgsud_lib.revision import commit
@@ -34,31 +28,14 @@ from rgsud_lib.tracking import StageRun
 from rgsud_lib.tracking.mlflow_models import SCORES
 
 NAME = "rgsud-derainer"
-INPUT, OUTPUT = "rainy", "derained"
-DYNAMIC = {0: "batch", 2: "height", 3: "width"}
 COMPARED_SIZES = ((1, 64, 64), (2, 37, 53), (1, 101, 30), (1, 7, 5))  # batch, height, width
 MLFLOW_MODEL = Path(".mlflow") / "model"  # hidden: not part of the bundle, whose ONNX file it links to
-
-
-@contextmanager
-def _others_warnings_ignored() -> Iterator[None]:
-    """The exporter and MLflow warn of their own internals and of a GPU build that is not needed here."""
-    loggers = {logging.getLogger(name): logging.getLogger(name).level for name in ("mlflow.onnx", "torch.onnx")}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in loggers.items():
-                logger.setLevel(level)
 
 
 def export_model(
     config: Config, dataset: Path, reinforced: Path, evaluation: Path, folder: Path, run: StageRun
 ) -> dict[str, Any]:
-    """Write rgsud-derainer.safetensors, .onnx and model_card.md into `folder`; log the MLflow model through `run`.
+    """Write rgsud-derainer.safetensors, .pt2, .onnx and model_card.md into `folder`; log the MLflow model by `run`.
 
     The evaluation's metrics.json and strip.png, which the card shows, lie beside it. Without tracking there is no
     MLflow model, and the card says so. Returns the bundle's facts.
@@ -76,19 +53,18 @@ def export_model(
         "config_digest": config.digest(),
         "weights_digest": weights_digest(derainer.state_dict()),
     }
-    weights = folder / f"{NAME}.safetensors"
-    save_derainer(derainer, config.derainer, weights, provenance)
-    images = _compared_images(data)
-    difference = {"safetensors": _largest_difference(derainer, _torch_runner(weights), images)}
-    onnx = folder / f"{NAME}.onnx"
-    write_bytes(onnx, to_onnx(derainer, config.export.opset, provenance))
-    difference["onnx"] = _largest_difference(derainer, _onnx_runner(onnx), images)
+    difference, smallest = _write_files(derainer, config, folder, provenance, _compared_images(data))
     if run.tracked:
-        model = save_mlflow_model(onnx, folder / MLFLOW_MODEL)
-        difference["mlflow"] = _largest_difference(derainer, _mlflow_runner(model), images)
+        model = save_mlflow_model(folder / f"{NAME}.onnx", folder / MLFLOW_MODEL)
+        difference["mlflow"] = _largest_difference(derainer, _mlflow_runner(model), _compared_images(data))
     _check_differences(difference, config.export.tolerance)
-    parameters = sum(parameter.numel() for parameter in derainer.parameters())
-    facts = {"model": NAME, "parameters": parameters, "opset": config.export.opset, "max_difference": difference}
+    facts = {
+        "model": NAME,
+        "parameters": sum(parameter.numel() for parameter in derainer.parameters()),
+        "opset": config.export.opset,
+        "smallest_side": smallest,
+        "max_difference": difference,
+    }
     card = Made(
         config, open_bundle(dataset, "dataset"), data.manifest, json.loads((folder / SCORES).read_text()),
         facts | provenance | {"commit": commit()}, (folder / STRIP).is_file(), COMPARED_SIZES,
@@ -98,26 +74,7 @@ def export_model(
     return facts | {"weights_digest": provenance["weights_digest"]}
 
 
-@_others_warnings_ignored()
-def to_onnx(derainer: nn.Module, opset: int, metadata: dict[str, str]) -> bytes:
-    """One ONNX file: "rainy" to "derained", B x 3 x H x W float32 in [0,1], the output clamped; all sizes dynamic."""
-    program = torch.onnx.export(
-        _Clamped(derainer).eval(),
-        (torch.rand(2, 3, 70, 61),),
-        dynamo=True,
-        dynamic_shapes=(DYNAMIC,),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        opset_version=opset,
-        verbose=False,
-    )
-    proto = program.model_proto
-    for name, value in sorted(metadata.items()):
-        proto.metadata_props.add(key=name, value=value)
-    return proto.SerializeToString(deterministic=True)
-
-
-@_others_warnings_ignored()
+@others_warnings_ignored()
 def save_mlflow_model(onnx: Path, target: Path) -> Path:
     """An MLflow model (onnx and python_function flavours) with its signature; the weights are a link to `onnx`.
 
@@ -146,13 +103,22 @@ def save_mlflow_model(onnx: Path, target: Path) -> Path:
     return target
 
 
-class _Clamped(nn.Module):
-    def __init__(self, derainer: nn.Module) -> None:
-        super().__init__()
-        self.derainer = derainer
-
-    def forward(self, rainy: Tensor) -> Tensor:
-        return self.derainer(rainy).clamp(0, 1)
+def _write_files(
+    derainer: nn.Module, config: Config, folder: Path, provenance: dict[str, str], images: list[Tensor]
+) -> tuple[dict[str, float], int]:
+    """Write the model in each format; returns the largest differences, and the smallest side that the program takes."""
+    weights, program, onnx = (folder / f"{NAME}.{suffix}" for suffix in ("safetensors", "pt2", "onnx"))
+    save_derainer(derainer, config.derainer, weights, provenance)
+    graph = capture(derainer)
+    write_bytes(program, to_bytes(graph, provenance))
+    write_bytes(onnx, to_onnx(graph, config.export.opset, provenance))
+    smallest = smallest_side(graph)
+    taken = [image for image in images if min(image.shape[-2:]) >= smallest]
+    return {
+        "safetensors": _largest_difference(derainer, _torch_runner(weights), images),
+        "torch.export": _largest_difference(derainer, _program_runner(program), taken),
+        "onnx": _largest_difference(derainer, _onnx_runner(onnx), images),
+    }, smallest
 
 
 def _compared_images(data: Dataset) -> list[Tensor]:
@@ -165,12 +131,17 @@ def _compared_images(data: Dataset) -> list[Tensor]:
 
 @torch.no_grad()
 def _largest_difference(derainer: nn.Module, runner: Callable[[np.ndarray], np.ndarray], images: list[Tensor]) -> float:
-    reference = _Clamped(derainer)
+    reference = Clamped(derainer)
     return max(float(np.abs(reference(image).numpy() - runner(image.numpy())).max()) for image in images)
 
 
 def _torch_runner(file: Path) -> Callable[[np.ndarray], np.ndarray]:
-    loaded = _Clamped(load_derainer(file))
+    loaded = Clamped(load_derainer(file))
+    return lambda image: loaded(torch.from_numpy(image)).numpy()
+
+
+def _program_runner(file: Path) -> Callable[[np.ndarray], np.ndarray]:
+    loaded = torch.export.load(file).module()
     return lambda image: loaded(torch.from_numpy(image)).numpy()
 
 
@@ -181,7 +152,7 @@ def _onnx_runner(file: Path) -> Callable[[np.ndarray], np.ndarray]:
     return lambda image: session.run([OUTPUT], {INPUT: image})[0]
 
 
-@_others_warnings_ignored()
+@others_warnings_ignored()
 def _mlflow_runner(model: Path) -> Callable[[np.ndarray], np.ndarray]:
     import mlflow.pyfunc
 

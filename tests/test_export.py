@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
+from rgsud_lib import graph
 from rgsud_lib.bundle import open_bundle, seal
 from rgsud_lib.data.manifest import Dataset
 from rgsud_lib.errors import BundleError
@@ -74,6 +75,25 @@ def test_onnx_is_dynamic_and_equals_pytorch(mini_run, exported: tuple[Path, dict
     assert metadata["weights_digest"] == facts["weights_digest"]
 
 
+def test_the_program_runs_without_this_projects_code_on_any_size_and_says_what_it_is(mini_run, exported) -> None:
+    folder, facts, _ = exported
+    about = {"rgsud.json": ""}
+    program = torch.export.load(folder / "rgsud-derainer.pt2", extra_files=about)
+    assert json.loads(about["rgsud.json"])["weights_digest"] == facts["weights_digest"]
+    assert facts["max_difference"]["torch.export"] < 1e-5
+    run, derainer, smallest = program.module(), load_derainer(mini_run.reinforced), facts["smallest_side"]
+    with torch.no_grad():
+        for shape in ((1, 3, 32, 32), (3, 3, 45, 31), (1, 3, smallest, smallest)):
+            image = torch.rand(shape) * 1.2 - 0.1  # past the range: the graph clamps its output
+            torch.testing.assert_close(run(image), derainer(image).clamp(0, 1), atol=1e-5, rtol=0)
+    assert b"/" + __file__.split("/")[1].encode() + b"/" not in (folder / "rgsud-derainer.pt2").read_bytes()
+
+
+def test_equal_models_are_equal_files(mini_run, exported) -> None:
+    derainer = load_derainer(mini_run.reinforced)
+    assert graph.to_bytes(graph.capture(derainer), {}) == graph.to_bytes(graph.capture(derainer), {})
+
+
 def test_safetensors_holds_the_same_weights(mini_run, exported: tuple[Path, dict, Recorder]) -> None:
     folder, facts, _ = exported
     assert weights_digest(load_derainer(folder).state_dict()) == facts["weights_digest"]
@@ -106,9 +126,8 @@ def test_weights_lie_once_and_the_bundle_holds_no_hidden_copy(exported: tuple[Pa
     ):  # for `rgsud derain --model models:/...`
         assert os.path.samefile(folder / name, folder / MLFLOW_MODEL / name)
     bundle = seal(folder, "export", "0")
-    assert set(bundle.files) == {
-        "rgsud-derainer.safetensors", "rgsud-derainer.onnx", "model_card.md", "metrics.json", "strip.png",
-    }  # fmt: skip
+    names = {f"rgsud-derainer.{suffix}" for suffix in ("safetensors", "pt2", "onnx")}
+    assert set(bundle.files) == {*names, "model_card.md", "metrics.json", "strip.png"}
 
 
 def tables(card: str) -> list[list[list[str]]]:
@@ -168,6 +187,7 @@ def test_the_card_has_no_empty_field_and_says_what_the_model_was_made_from(
         assert f"`{digest}`" in card
     assert f"seed {mini_run.config.training.seed}" in card and mini_run.config.digest() in card
     assert f"commit {commit()}" in card
+    assert f"- torch.export (sides of {exported[1]['smallest_side']} pixels and more): " in card
     assert "- rain_layer: this project's code, no foreign weights" in card
     assert "](strip.png)" in card and (exported[0] / "strip.png").is_file()
 
@@ -178,10 +198,11 @@ def test_without_tracking_there_is_no_mlflow_model_and_the_card_says_so(
     done = (exported[0] / "rgsud-derainer.onnx").read_bytes()
     monkeypatch.setattr("rgsud_lib.export.to_onnx", lambda *_: done)  # saves seconds; the same bytes
     facts = export_model(mini_run.config, mini_run.dataset, mini_run.reinforced, evaluation, tmp_path, StageRun())
-    assert set(facts["max_difference"]) == {"safetensors", "onnx"}
+    assert set(facts["max_difference"]) == {"safetensors", "torch.export", "onnx"}
     assert "No MLflow model: tracking was off" in (tmp_path / "model_card.md").read_text()
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["metrics.json", "model_card.md", "rgsud-derainer.onnx", "rgsud-derainer.safetensors", "strip.png"]
+    models = [f"rgsud-derainer.{suffix}" for suffix in ("onnx", "pt2", "safetensors")]
+    assert names == ["metrics.json", "model_card.md", *models, "strip.png"]
 
 
 def test_an_onnx_file_of_other_weights_is_refused(

@@ -91,7 +91,8 @@ def submit(
     rgsud pipeline submit --version latest --rainy s3://b/rain --clean s3://b/clean --workdir s3://b/rgsud
     rgsud pipeline submit derain --rainy s3://b/new --derained s3://b/derained --model models:/rgsud@champion
     """
-    places = {"rainy": rainy, "clean": clean, "paired": paired, "workdir": workdir, "derained": derained, "model": model}
+    places = {"rainy": rainy, "clean": clean, "paired": paired, "workdir": workdir}
+    places |= {"derained": derained, "model": model}
     config, package = _checked(which, placement, version, cache, preset, settings, places)
     from rgsud_pipelines.cluster.kfp_session import session
     from rgsud_pipelines.cluster.package import package_name, run_name, run_parameters
@@ -150,7 +151,8 @@ def schedule(
     from rgsud_pipelines.cluster.schedule import add, describe, trigger
 
     when = trigger(cron, every)
-    places = {"rainy": rainy, "clean": clean, "paired": paired, "workdir": workdir, "derained": derained, "model": model}
+    places = {"rainy": rainy, "clean": clean, "paired": paired, "workdir": workdir}
+    places |= {"derained": derained, "model": model}
     config, package = _checked(which, placement, version, cache, preset, settings, places)
     from rgsud_pipelines.cluster.kfp_session import session
     from rgsud_pipelines.cluster.package import package_name, run_parameters

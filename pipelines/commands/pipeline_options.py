@@ -15,7 +15,9 @@ Clean = Annotated[str | None, typer.Option(help="the same of clean photographs o
 Paired = Annotated[str | None, typer.Option(help="with rain/ and clean/ (same names): evaluation only")]
 Workdir = Annotated[str | None, typer.Option(help="s3://bucket/prefix: stages work and resume here")]
 Derained = Annotated[str | None, typer.Option(help="derain: s3:// prefix of the results")]
-Model = Annotated[str | None, typer.Option(help="derain: models:/ address (default: rgsud@champion), runs:/ID or s3://")]
+Model = Annotated[
+    str | None, typer.Option(help="derain: models:/ address (default: rgsud@champion), runs:/ID or s3://")
+]
 Preset = Annotated[str, typer.Option(help="paper: published sizes (GPU), cpu, demo")]
 Override = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting; `rgsud config` lists them")

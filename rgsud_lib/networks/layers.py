@@ -12,7 +12,8 @@ from rgsud_lib.losses import gaussian_blur
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     """Pad right and bottom by edge pixels so that both sides divide by `multiple`; the caller crops back."""
     # Not `-side % multiple`: torch.export knows that half of 8 * n is 4 * n, and nothing of a side plus a remainder.
-    right, bottom = ((side + multiple - 1) // multiple * multiple - side for side in (images.shape[-1], images.shape[-2]))
+    height, width = images.shape[-2:]
+    right, bottom = ((side + multiple - 1) // multiple * multiple - side for side in (width, height))
     return F.pad(images, (0, right, 0, bottom), mode="replicate")
 
 

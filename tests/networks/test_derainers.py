@@ -9,7 +9,7 @@ import torch
 from rgsud_lib.config import DerainerConfig, load_config
 from rgsud_lib.derainer_sizes import SIZES
 from rgsud_lib.errors import ConfigError
-from rgsud_lib.export import to_onnx
+from rgsud_lib.graph import capture, smallest_side, to_onnx
 from rgsud_lib.networks import DERAINERS, build_derainer
 from rgsud_lib.networks.drsformer import SparseAttention
 from rgsud_lib.networks.restormer import ChannelAttention
@@ -72,14 +72,21 @@ def test_the_batch_does_not_matter(name):
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_onnx_agrees_on_a_size_it_was_not_exported_with(name):
+def test_program_and_onnx_agree_on_sizes_they_were_not_exported_with(name):
     import onnxruntime
 
-    network, images = trained(name), torch.rand(2, 3, 37, 50)
-    session = onnxruntime.InferenceSession(to_onnx(network, 18, {}), providers=["CPUExecutionProvider"])
-    (output,) = session.run(None, {"rainy": images.numpy()})
-    with torch.no_grad():
-        np.testing.assert_allclose(output, network(images).clamp(0, 1).numpy(), atol=1e-4)
+    network = trained(name)
+    program = capture(network)
+    assert smallest_side(program) <= 9
+    run = program.module()
+    session = onnxruntime.InferenceSession(to_onnx(program, 18, {}), providers=["CPUExecutionProvider"])
+    for size in ((2, 3, 37, 50), (1, 3, 64, 48), (1, 3, 9, 9)):
+        images = torch.rand(size)
+        with torch.no_grad():
+            expected = network(images).clamp(0, 1)
+            torch.testing.assert_close(run(images), expected, atol=1e-5, rtol=0)
+        (output,) = session.run(None, {"rainy": images.numpy()})
+        np.testing.assert_allclose(output, expected.numpy(), atol=1e-4)
 
 
 def trained(name: str) -> torch.nn.Module:
