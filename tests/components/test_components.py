@@ -37,8 +37,9 @@ def load(name: str):
 
 def test_there_is_one_component_for_each_step() -> None:
     assert NAMES == [
-        "data_check", "data_plan", "data_prep", "evaluation", "evaluation_shard", "export", "finalize",
-        "new_data_check", "promotion", "promotion_gate", "reward_recycling", "sr_training",
+        "data_check", "data_plan", "data_prep", "derain_plan", "derain_shard", "derain_summary", "evaluation",
+        "evaluation_shard", "export", "finalize", "new_data_check", "promotion", "promotion_gate",
+        "reward_recycling", "sr_training",
     ]  # fmt: skip
 
 

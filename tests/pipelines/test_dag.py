@@ -17,8 +17,10 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from rgsud_pipelines.compile import COMPILED
 
 FILES = sorted(path.name for path in COMPILED.glob("*.yaml"))
+TRAININGS = [name for name in FILES if not name.startswith("derain")]
 STAGES = ["data-prep", "reward-recycling", "sr-training", "evaluation", "export"]
-UNCACHED = {"finalize", "data-plan", "promotion-gate", "promotion", "new-data-check"}
+DERAIN = ["derain-plan", "derain-shard", "derain-summary"]
+UNCACHED = {"finalize", "data-plan", "promotion-gate", "promotion", "new-data-check", *DERAIN}
 COMPLETED = pipeline_spec_pb2.PipelineTaskSpec.TriggerPolicy.ALL_UPSTREAM_TASKS_COMPLETED
 Spec = pipeline_spec_pb2.PipelineSpec
 
@@ -68,7 +70,7 @@ def test_every_reference_leads_somewhere(name: str) -> None:
                     assert value.component_input_artifact in dag.input_definitions.artifacts
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", TRAININGS)
 def test_the_exit_handler_comes_last_whatever_happened_and_gets_the_final_status(name: str) -> None:
     spec, _, _ = read(name)
     tasks = spec.root.dag.tasks
@@ -78,7 +80,7 @@ def test_the_exit_handler_comes_last_whatever_happened_and_gets_the_final_status
     assert tasks["finalize"].inputs.parameters["status"].task_final_status.producer_task == "exit-handler-1"
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", TRAININGS)
 def test_the_stages_hand_on_their_bundles_in_the_methods_order(name: str) -> None:
     spec, _, _ = read(name)
     core = next(dag for dag in dags(spec).values() if "data-prep" in dag.dag.tasks).dag.tasks
@@ -89,7 +91,21 @@ def test_the_stages_hand_on_their_bundles_in_the_methods_order(name: str) -> Non
         assert index == 0 or "data-prep" in producers
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", sorted({*FILES} - {*TRAININGS}))
+def test_derain_plans_then_works_in_parallel_and_sums_up_at_the_end(name: str) -> None:
+    spec, _, _ = read(name)
+    tasks = spec.root.dag.tasks
+    assert set(tasks) == {"derain-plan", "for-loop-1", "derain-summary"}
+    assert list(tasks["for-loop-1"].dependent_tasks) == ["derain-plan"]
+    assert tasks["for-loop-1"].iterator_policy.parallelism_limit == 8
+    assert list(tasks["derain-summary"].dependent_tasks) == ["for-loop-1"]
+    assert set(dags(spec)["comp-for-loop-1"].dag.tasks) == {"derain-shard"}
+    parameters = spec.root.input_definitions.parameters
+    assert set(parameters) == {"config", "rainy", "derained", "model"}
+    assert parameters["model"].default_value.string_value == "models:/rgsud@champion"
+
+
+@pytest.mark.parametrize("name", TRAININGS)
 def test_what_a_decision_guards(name: str) -> None:
     spec, _, _ = read(name)
     guarded = {}
