@@ -42,9 +42,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     names = sorted(path.name for path in (given.pairs / "rain").iterdir())[: given.images]
-    pairs = [
-        tuple(to_tensor(picture(given.pairs / side / name)).numpy() for side in ("rain", "clean")) for name in names
-    ]
+    pairs = [tuple(picture(given.pairs / side / name) for side in ("rain", "clean")) for name in names]
     with TemporaryDirectory() as folder:
         variants, megabytes = make_variants(given.model, given.dataset, given.opset, Path(folder))
         seconds = timed(variants, pairs[0][0], given.rounds)
@@ -67,7 +65,7 @@ def main() -> None:
 
 def picture(path: Path) -> np.ndarray:
     with Image.open(path) as image:
-        return np.array(image.convert("RGB"))
+        return to_tensor(np.array(image.convert("RGB"))).numpy()
 
 
 @others_warnings_ignored()
@@ -79,9 +77,8 @@ def make_variants(model: Path, dataset: Path, opset: int, folder: Path) -> tuple
 
     derainer = load_derainer(model)
     program = capture(derainer)
-    files = {
-        name: folder / f"{name}.onnx" for name in ("onnx_fp32", "onnx_fp16", "onnx_int8_dynamic", "onnx_int8_static")
-    }
+    names = ("onnx_fp32", "onnx_fp16", "onnx_int8_dynamic", "onnx_int8_static")
+    files = {name: folder / f"{name}.onnx" for name in names}
     exact, half, dynamic, static = files.values()
     exact.write_bytes(to_onnx(program, opset, {}))
     onnx.save(convert_float_to_float16(onnx.load(exact), keep_io_types=True), half)

@@ -43,11 +43,8 @@ def run(config: Config, rainy: str, target: str, model: str) -> tuple[list[dict]
 
 def totals(parts: list[dict]) -> tuple[int, int, int]:
     """derained, passed over, failed"""
-    return (
-        sum(part["done"] for part in parts),
-        sum(part["skipped"] for part in parts),
-        sum(len(p["failed"]) for p in parts),
-    )
+    counts = [(part["done"], part["skipped"], len(part["failed"])) for part in parts]
+    return tuple(map(sum, zip(*counts, strict=True)))
 
 
 def in_bucket(folder: Path, address: str) -> str:

@@ -49,12 +49,12 @@ def test_a_prefix_is_derained_by_the_champion_or_the_model_named(stub, rgsud) ->
     places = ("--rainy", "s3://photos/new", "--derained", "s3://photos/derained")
     assert rgsud("submit", "derain", *places).exit_code == 0
     assert rgsud("submit", "derain", *places, "--model", "models:/rgsud/3").exit_code == 0
-    first, second = (run["runtime_config"]["parameters"] for run in stub.runs.values())
+    first, second = (run["runtime_config"]["parameters"] for run in stub.sent("run_service_create_run"))
     assert (first["rainy"], first["derained"], "model" in first) == ("s3://photos/new", "s3://photos/derained", False)
     assert second["model"] == "models:/rgsud/3"
     refused = rgsud("submit", "derain", *places, "--model", "my/model.safetensors")
     assert "--model 'my/model.safetensors' is a path of this machine" in str(refused.exception)
-    assert len(stub.runs) == 2
+    assert len(stub.sent("run_service_create_run")) == 2
 
 
 def test_names_and_placement_are_the_users(stub, rgsud) -> None:
