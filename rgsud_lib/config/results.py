@@ -51,4 +51,5 @@ class GateConfig(Section):
     clean_psnr: float = Field(30.0, ge=0, description="dB that clean images must keep when they are derained")
     clean_drop: float = Field(1.0, ge=0, description="dB that the challenger may be below the champion there")
     clean_enough: float = Field(40.0, ge=0, description="dB there that nobody sees: the champion's more does not count")
-    slowdown: float = Field(2.0, ge=0, description="times the champion's time an image may take; 0: not measured")
+    slowdown: float = Field(2.0, ge=0, description="times the champion's time an image may take; 0: not compared")
+    slowest: float = Field(0.0, ge=0, description="seconds a megapixel may take on the gate's machine; 0: any")

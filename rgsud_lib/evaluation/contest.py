@@ -50,7 +50,8 @@ def hold_contest(
         judged_by_nobody = replace(evaluation, scorers=[])
         for case in evaluation.cases:
             score_case(judged_by_nobody if case.group == CLEAN else evaluation, case)
-    seconds = _seconds_per_megapixel(evaluation) if config.gate.slowdown and not any(faults.values()) else {}
+    timed = (config.gate.slowdown or config.gate.slowest) and not any(faults.values())
+    seconds = _seconds_per_megapixel(evaluation) if timed else {}
     scores = {name: Scores(_values(evaluation, name), seconds.get(name, 0.0), faults.get(name, "")) for name in models}
     directions = {scorer.name: scorer.higher_is_better for scorer in evaluation.scorers}
     judges = {name: directions[name] for name in config.gate_judges if name in directions}

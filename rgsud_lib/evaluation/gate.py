@@ -86,6 +86,8 @@ def decide(rules: GateConfig, contest: Contest) -> Verdict:
     checks.append(_harmless(rules, challenger, champion))
     if champion is not None and rules.slowdown:
         checks.append(_quick(rules, challenger, champion))
+    if rules.slowest:
+        checks.append(_in_time(rules, challenger))
     decision = "promote" if all(check.passed for check in checks) else "hold"
     return Verdict(decision, tuple(checks), _by_reward(rules, contest))
 
@@ -150,6 +152,13 @@ def _quick(rules: GateConfig, challenger: Scores, champion: Scores) -> Check:
     ours, theirs = challenger.seconds_per_megapixel, champion.seconds_per_megapixel
     text = f"{ours:.2f} s a megapixel (champion {theirs:.2f} s), at most {rules.slowdown:g} times as long allowed"
     return Check("quick", ours <= rules.slowdown * theirs, text)
+
+
+def _in_time(rules: GateConfig, challenger: Scores) -> Check:
+    seconds = challenger.seconds_per_megapixel
+    return Check(
+        "in time", seconds <= rules.slowest, f"{seconds:.2f} s a megapixel, at most {rules.slowest:g} s allowed"
+    )
 
 
 def _by_reward(rules: GateConfig, contest: Contest) -> Gain | None:

@@ -104,6 +104,14 @@ def test_a_margin_is_what_the_interval_must_exceed() -> None:
     assert judge(*better, rules=GateConfig(margin=0.6)).decision == "hold"
 
 
+def test_a_bound_on_the_time_holds_for_the_first_model_too() -> None:
+    rules = GateConfig(slowest=1.5)
+    for champion in (None, scores(31.0, seconds=1.6)):
+        assert judge(scores(33.0, seconds=1.4), champion, rules=rules).decision == "promote"
+        held = judge(scores(33.0, seconds=1.6), champion, rules=rules)
+        assert held.decision == "hold" and held.reasons == ["1.60 s a megapixel, at most 1.5 s allowed"]
+
+
 def test_a_few_pairs_do_not_decide_and_too_few_images_hold() -> None:
     few = {image: 40.0 for image in IMAGES[:4]}
     challenger = Scores({**scores(None).values, "pairs/psnr_rgb": few}, 1.0)
