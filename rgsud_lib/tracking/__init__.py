@@ -7,6 +7,7 @@ later stage or `rgsud tracking replay` sends it, in order and without doubles.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,12 +32,7 @@ def stage_run(stage: str, config: Config, workdir: Path | str, key: str) -> Iter
 
     The null run where tracking is not `enabled`.
     """
-    if not enabled():
-        yield StageRun()
-        return
-    from rgsud_lib.tracking.spooled_run import SpooledRun
-
-    run = SpooledRun(stage, config, workdir, key)
+    run = _open(stage, config, workdir, key) if enabled() else StageRun()
     try:
         yield run
     except (Preempted, KeyboardInterrupt):
@@ -46,3 +42,14 @@ def stage_run(stage: str, config: Config, workdir: Path | str, key: str) -> Iter
         run.close("FAILED")
         raise
     run.close("FINISHED")
+
+
+def _open(stage: str, config: Config, workdir: Path | str, key: str) -> StageRun:
+    from rgsud_lib.tracking.spool import SpoolFull
+    from rgsud_lib.tracking.spooled_run import SpooledRun
+
+    try:
+        return SpooledRun(stage, config, workdir, key)
+    except SpoolFull as error:
+        logging.getLogger("rgsud").warning("MLflow will not hear of this stage: %s", error)
+        return StageRun()

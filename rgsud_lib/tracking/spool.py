@@ -57,12 +57,15 @@ class Spool:
 
     @classmethod
     def create(cls, root: Path, name: str) -> Spool:
-        """A new one under `root`; the names sort by time."""
+        """A new one under `root`; the names sort by time. Raises SpoolFull."""
         folder = root / f"{time.time_ns():020d}-{name}-{uuid.uuid4().hex[:8]}"
-        (folder / FILES).mkdir(parents=True)
-        lock = _locked(folder)
-        assert lock is not None, "a folder with a name of its own"
-        (folder / RECORDS).touch()
+        try:
+            (folder / FILES).mkdir(parents=True)
+            lock = _locked(folder)
+            assert lock is not None, "a folder with a name of its own"
+            (folder / RECORDS).touch()
+        except OSError as error:
+            raise SpoolFull(f"{folder} cannot be written ({error}); free some space") from error
         return cls(folder, lock)
 
     @classmethod

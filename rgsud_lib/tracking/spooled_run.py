@@ -67,7 +67,7 @@ class SpooledRun(StageRun):
         self._sender.flush()
 
     def close(self, status: str) -> None:
-        """Send what is left, the seconds spent, and the status of the run and, where it is ours, of its parent.
+        """Send what is left, and the status of the run and, where it is ours, of its parent.
 
         What MLflow does not take stays on disk, or goes to the workdir's S3.
         """

@@ -7,7 +7,10 @@ from typing import Any
 
 
 class StageRun:
-    """The stage's MLflow run; `StageRun()` is the null run, whose methods do nothing. None of them waits or raises."""
+    """The stage's MLflow run; `StageRun()` is the null run, whose methods do nothing.
+
+    None of them raises; only `flush` and `close` wait.
+    """
 
     run_id: str | None = None  # in MLflow, as soon as it is known
     tracked = False  # whether what is logged goes anywhere, now or later
@@ -39,3 +42,6 @@ class StageRun:
 
     def flush(self) -> None:
         """Wait until MLflow has all that was logged, or has failed to take it."""
+
+    def close(self, status: str) -> None:
+        """The end: status is one of MLflow's. Waits as `flush` does."""

@@ -15,7 +15,8 @@ from rgsud_lib import stages, tracking
 from rgsud_lib.config import Config, load_config
 from rgsud_lib.errors import Preempted
 from rgsud_lib.tracking import spool
-from rgsud_lib.tracking.finalize import ORDER, finalize
+from rgsud_lib.tracking.ending import ORDER
+from rgsud_lib.tracking.finalize import finalize
 from rgsud_lib.tracking.run_report import StageRecord, costs, markdown, publish_report, run_status
 from rgsud_lib.tracking.spooled_run import SpooledRun
 

@@ -391,3 +391,10 @@ def test_system_metrics_are_kept_over_an_outage_and_their_steps_are_seconds(work
     began = client(workdir).get_run(run.run_id).info.start_time
     assert len(points) >= 3
     assert [point.step for point in points] == [(point.timestamp - began) // 1000 for point in points]
+
+
+def test_a_workdir_without_room_for_records_trains_all_the_same(workdir: Path, config: Config, caplog) -> None:
+    (workdir / "mlflow-spool").write_text("in the way")
+    with listen(caplog), tracking.stage_run("recycle", config, workdir, "k1") as run:
+        run.log_rows(rows(1, 2))
+    assert not run.tracked and "MLflow will not hear of this stage" in caplog.text
