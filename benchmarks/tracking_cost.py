@@ -1,10 +1,11 @@
-"""What MLflow costs a training step: nothing tracked, SQLite, a server, a server that is away.
+"""What MLflow costs a training step: in SQLite, on a server, on a server that is away.
 
-    python benchmarks/tracking_cost.py --steps 100 --out benchmarks/results/tracking_cost.json
+    python benchmarks/tracking_cost.py --steps 60 --out benchmarks/results/tracking_cost.json
 
 Stage 1 of the demo preset with its own intervals of logging and validation. `waited_share` is the time for which
-the training thread was inside a call of the tracking run, over that of the whole; `background_share` the processor
-time of the thread that talks to MLflow over that of all else. Comparing the steps' own times would need a quiet machine.
+the training thread was inside a call of the tracking run, over that of the whole training; `background_share` the
+processor time of the thread that talks to MLflow over that of all else. Comparing the steps' own times would need a
+quiet machine.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ CALLS = ("log_rows", "log_image", "log_artifact", "set_tags", "log_input")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tracking_cost.json"))
     arguments = parser.parse_args()
     config = load_config("demo", [*SETTINGS, f"training.steps={arguments.steps}"])
