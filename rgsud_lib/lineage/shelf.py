@@ -81,9 +81,8 @@ class Shelf:
             return
         with contextlib.suppress(RgsudError, OSError):  # it is gone
             self.put(read(told.path))
-        if name in self.bundles:
-            self.add(workdir_of(told.path))
-        else:
+        self.add(workdir_of(told.path))
+        if name not in self.bundles:
             self.bundles[name] = told
             self.gone.add(name)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 from rgsud_lib import __version__
 from rgsud_lib.config import Config, digest_of
+from rgsud_lib.revision import commit
 from rgsud_lib.storage.listing import canonical
 from rgsud_lib.task import LAUNCHER
 from rgsud_lib.tracking.address import shown
@@ -90,7 +90,7 @@ def parent_name(config: Config) -> str:
 
 
 def _tags(config: Config) -> dict[str, str]:
-    facts = {
+    return {
         "rgsud.code_version": __version__,
         "rgsud.config_digest": config.digest(),
         "rgsud.preset": config.preset,
@@ -98,15 +98,8 @@ def _tags(config: Config) -> dict[str, str]:
         "rgsud.device": _device(config),
         "rgsud.gpus": os.environ.get("RGSUD_GPUS", ""),  # reserved for the task, see placement.py
         "rgsud.image": os.environ.get("RGSUD_IMAGE", ""),  # by digest
+        "mlflow.source.git.commit": commit(),
     }
-    checkout = Path(__file__).parents[2]
-    if os.environ.get("RGSUD_COMMIT"):  # the image says of which it was made
-        facts["mlflow.source.git.commit"] = os.environ["RGSUD_COMMIT"]
-    elif (checkout / ".git").exists():
-        command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
-        git = subprocess.run(command, capture_output=True, text=True, check=False)
-        facts["mlflow.source.git.commit"] = git.stdout.strip() or "unknown"
-    return facts
 
 
 def _device(config: Config) -> str:
