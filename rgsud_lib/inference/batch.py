@@ -23,6 +23,7 @@ from rgsud_lib.inference.address import RUNS, local_model
 from rgsud_lib.inference.derainer import Derainer
 from rgsud_lib.inference.folders import Worker
 from rgsud_lib.inference.jobs import Job, plan
+from rgsud_lib.inference.model_file import find_model
 from rgsud_lib.storage import transfer
 from rgsud_lib.storage.listing import canonical, list_files
 from rgsud_lib.storage.s3 import is_remote
@@ -68,7 +69,7 @@ def plan_shares(config: Config, rainy: str, target: str, model: str) -> list[str
     jobs = _jobs(rainy, target)
     settled = _settled(model)
     count = -(-len(jobs) // config.fan_out.images)
-    shards = Shard(0, count, sha256_file(local_model(settled))).siblings()
+    shards = Shard(0, count, sha256_file(find_model(local_model(settled)))).siblings()
     return [str(Share(shard, settled)) for shard in shards]
 
 
@@ -132,7 +133,7 @@ def _settled(model: str) -> str:
 
 def _derain(config: Config, share: Share, todo: list[Job], target: str, made_by: str) -> dict[str, str]:
     """Derain, and record what was; returns the reasons of failures by name."""
-    file = local_model(share.model)
+    file = find_model(local_model(share.model))
     if sha256_file(file) != share.shard.sources:
         raise BundleError(f"{share.model} is another model than was planned with; start the run again")
     how = config.evaluation
