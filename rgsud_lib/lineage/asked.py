@@ -103,7 +103,7 @@ def _metadata(file: Path) -> dict[str, str]:
             import onnx
 
             return {item.key: item.value for item in onnx.load(file, load_external_data=False).metadata_props}
-        from rgsud_lib.inference import METADATA
+        from rgsud_lib.inference.model_file import METADATA
 
         with safe_open(file, framework="pt") as opened:
             return json.loads((opened.metadata() or {}).get(METADATA, "{}"))

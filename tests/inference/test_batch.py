@@ -151,7 +151,8 @@ def test_an_alias_is_settled_once_for_all_shards(config, mini_run, rainy: Path, 
 
 
 def test_a_model_that_is_no_longer_the_planned_one_is_refused(config, mini_run, rainy: Path, tmp_path: Path) -> None:
-    model = shutil.copy(mini_run.reinforced / "derainer.safetensors", tmp_path / "model.safetensors")
+    model = str(tmp_path / "model.safetensors")
+    shutil.copy(mini_run.reinforced / "derainer.safetensors", model)
     share = Share.parse(plan_shares(config, str(rainy), str(tmp_path / "derained"), model)[0])
     shutil.copy(mini_run.recycled / "derainer.safetensors", model)
     with pytest.raises(BundleError, match="model.safetensors is another model than was planned with"):
