@@ -98,7 +98,9 @@ def test_both_locks_agree_and_the_image_gets_no_test_tool_and_nothing_non_commer
     assert not {"pyiqa", "pytest", "moto", "hypothesis", "ruff", "uv"} & set(image)
 
 
-NEED_MLFLOW = [f"rgsud_lib.tracking.{name}" for name in ("delivery", "mlflow_runs", "mlflow_store", "sender")]
+NEED_MLFLOW = [
+    f"rgsud_lib.tracking.{name}" for name in ("delivery", "mlflow_runs", "mlflow_store", "sender", "system_metrics")
+]
 
 
 def test_the_core_imports_without_the_platform() -> None:
