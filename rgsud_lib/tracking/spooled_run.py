@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def keep(folder: Path, workdir: Path | str) -> None:
             place = send_away(folder, workdir)
         except DataError as error:
             logger.warning("what MLflow has not got could not be sent to %s either: %s", workdir, error)
-    command = f"rgsud tracking replay --workdir {workdir}"
+    command = f"rgsud tracking replay --workdir {shlex.quote(str(workdir))}"
     logger.warning("MLflow has not got everything of this stage; it is kept in %s, `%s` sends it", place, command)
 
 
