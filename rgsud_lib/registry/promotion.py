@@ -26,6 +26,7 @@ from rgsud_lib.registry.description import description, judged
 from rgsud_lib.registry.download import WEIGHTS
 from rgsud_lib.registry.promotion_log import NONE, promote, rolled_back, settle
 from rgsud_lib.storage.remote import local_root, open_anywhere, pulled
+from rgsud_lib.tracking.mlflow_models import MODEL_ID
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -34,9 +35,13 @@ if TYPE_CHECKING:
     from rgsud_lib.data.manifest import Dataset
 
 logger = logging.getLogger("rgsud")
-COMMIT = "mlflow.source.git.commit"
 DECISION, AGAINST, REASONS, GATE_RUN = "rgsud.gate", "rgsud.gate_against", "rgsud.gate_reasons", "rgsud.gate_run_id"
-FROM_RUN = {"rgsud.pipeline_run_id": "mlflow.parentRunId", "rgsud.seed": "rgsud.seed", "rgsud.commit": COMMIT}
+FROM_RUN = {
+    MODEL_ID: MODEL_ID,
+    "rgsud.pipeline_run_id": "mlflow.parentRunId",
+    "rgsud.seed": "rgsud.seed",
+    "rgsud.commit": "mlflow.source.git.commit",
+}
 REASONS_LENGTH = 1000  # characters of a tag; verdict.json has all
 
 
@@ -155,7 +160,7 @@ def _link(registry: Registry, versions: list[ModelVersion], run: tracking.StageR
     from mlflow.entities import LoggedModelInput
 
     run.flush()  # for its id
-    models = [LoggedModelInput(version.model_id) for version in versions if version.model_id]
+    models = [LoggedModelInput(version.tags[MODEL_ID]) for version in versions if MODEL_ID in version.tags]
     if run.run_id and models:
         with explained(registry.address):
             registry.client.log_inputs(run.run_id, models=models)
@@ -214,7 +219,7 @@ def _card(bundle: Bundle, workdir: Path | str) -> str:
 
 def _log_model(bundle: Bundle, registry: Registry, run: tracking.StageRun) -> str:
     from rgsud_lib.export import NAME, save_mlflow_model
-    from rgsud_lib.tracking.mlflow_models import MODEL_ID, add_companions
+    from rgsud_lib.tracking.mlflow_models import add_companions
 
     with tempfile.TemporaryDirectory() as folder:
         model = save_mlflow_model(bundle.path / f"{NAME}.onnx", Path(folder) / "model")

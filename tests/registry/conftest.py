@@ -91,9 +91,8 @@ def make_export(tmp_path: Path, config: Config) -> Callable[..., Path]:
         derainer.ending.bias.data.fill_(-darken)
         digest = weights_digest(derainer.state_dict())
         save_derainer(derainer, config.derainer, folder / "rgsud-derainer.safetensors")
-        (folder / "rgsud-derainer.onnx").write_bytes(
-            _identity_onnx({"weights_digest": digest, "dataset_digest": f"dataset-{inputs}"})
-        )
+        metadata = {"weights_digest": digest, "dataset_digest": f"dataset-{inputs}"}
+        (folder / "rgsud-derainer.onnx").write_bytes(_identity_onnx(metadata))
         (folder / "model_card.md").write_text(f"# Card of {darken}\n")
         made_from = {kind: f"{kind}-{inputs}" for kind in ("dataset", "reinforced", "evaluation")}
         seal(folder, "export", config.digest("derainer", "export"), made_from, {"weights_digest": digest})

@@ -41,11 +41,13 @@ def test_scores_and_rivals_are_linked(config, gate_dataset: Path, make_export, w
     promote(registry, "1", "none", "first")
     promotion.promotion_gate(config, gate_dataset, good, workdir)
     first, second = registry.find("1"), registry.find("2")
-    (metric,) = registry.client.get_logged_model(second.model_id).metrics
+    (metric,) = registry.client.get_logged_model(second.tags["rgsud.model_id"]).metrics
     assert (metric.key, metric.value) == ("pairs/psnr_rgb_dB", 25.5)
     assert (metric.dataset_name, metric.dataset_digest) == ("dataset", "dataset-d")
     gate = registry.run(second.tags["rgsud.gate_run_id"])
-    assert {read.model_id for read in gate.inputs.model_inputs} == {first.model_id, second.model_id}
+    assert {read.model_id for read in gate.inputs.model_inputs} == {
+        version.tags["rgsud.model_id"] for version in (first, second)
+    }
     assert second.tags["rgsud.pipeline_run_id"] == gate.data.tags[PARENT] and second.tags["rgsud.seed"] == "0"
     assert f"[promotion gate](#/experiments/{registry.experiment}/runs/{gate.info.run_id})" in second.description
     assert "model_card.md" in {file.path for file in registry.client.list_artifacts(gate.info.run_id)}
