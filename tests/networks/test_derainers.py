@@ -71,7 +71,12 @@ def test_the_batch_does_not_matter(name):
     torch.testing.assert_close(network(images), each, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", SIZES)
+LARGE_GRAPHS = ("mprnet", "nerd_rain")  # a minute each to capture
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.integration if name in LARGE_GRAPHS else ()) for name in SIZES]
+)
 def test_program_and_onnx_agree_on_sizes_they_were_not_exported_with(name):
     import onnxruntime
 
