@@ -33,7 +33,7 @@ class Rows(StageRun):
         self.rows: list[dict[str, Any]] = []
 
     def log_rows(self, rows: list[dict[str, Any]]) -> None:
-        self.rows += [row for row in rows if "time/step_seconds" in row]
+        self.rows += [row for row in rows if "time/step_seconds_per_step" in row]
 
 
 def phase_seconds(config: Config, dataset: Path, folder: Path, steps: int) -> dict[str, dict[str, float]]:
@@ -59,7 +59,10 @@ def phase_seconds(config: Config, dataset: Path, folder: Path, steps: int) -> di
 def _parts(rows: list[dict[str, Any]], phase: str) -> dict[str, float]:
     """Means over the phase's rows, the first left out: it warms up."""
     own = [row for row in rows if row["phase"] == phase][1:]
-    parts = {part: statistics.mean(row[f"time/{part}_seconds"] for row in own) for part in ("data", "step", "scoring")}
+    parts = {
+        part: statistics.mean(row[f"time/{part}_seconds_per_step"] for row in own)
+        for part in ("data", "step", "scoring")
+    }
     return {**parts, "all": sum(parts.values())}
 
 

@@ -42,6 +42,7 @@ def write_weights(config: Config, dataset: Path, model: Path, trained: dict[str,
 
     Raises BundleError: the file is larger than the repository takes.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     file, data = folder / f"{NAME}.safetensors", Dataset.open(dataset)
     network = load_derainer(model).half()
     save_derainer(network, config.derainer, file, {"dataset_digest": data.digest, "use": "research only"})

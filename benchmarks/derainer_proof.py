@@ -27,12 +27,13 @@ from PIL import Image
 from record import write_record
 
 from rgsud_lib import stages
+from rgsud_lib.bundle import open_bundle
 from rgsud_lib.config import Config, load_config
 from rgsud_lib.data.decode import decode
 from rgsud_lib.data.images import to_tensor
 from rgsud_lib.derainer_sizes import SIZES
-from rgsud_lib.export import to_onnx
 from rgsud_lib.files import CHECKPOINT
+from rgsud_lib.graph import capture, to_onnx
 from rgsud_lib.inference import load_derainer
 from rgsud_lib.training.checkpoint import MARKER
 from rgsud_lib.training.curves import read_log
@@ -84,11 +85,6 @@ def killed(config: Config, dataset: Path, workdir: Path, steps: int) -> int:
     return updates
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
 def losses(folder: Path) -> dict[str, object]:
     """Mean loss of the first and of the last fifth of the warm start, and whether all numbers are finite."""
     rows = read_log(folder / "log.jsonl")
@@ -104,7 +100,7 @@ def onnx_difference(folder: Path, photograph: Path) -> float:
     import onnxruntime
 
     model = load_derainer(folder)
-    session = onnxruntime.InferenceSession(to_onnx(model, 18, {}), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(to_onnx(capture(model), 18, {}), providers=["CPUExecutionProvider"])
     image = to_tensor(np.ascontiguousarray(decode(photograph.read_bytes(), 10**8)[: ODD[0], : ODD[1]]))
     (output,) = session.run(None, {"rainy": image.numpy()})
     return float(np.abs(output - model(image).clamp(0, 1).numpy()).max())
@@ -122,7 +118,7 @@ def prove(name: str, size: str, steps: int, dataset: Path, workdir: Path, photog
         "seconds": round(spent, 1),
         "loss": losses(folder),
         "killed_after": updates,
-        "same_bytes": contents(folder) == contents(again),
+        "same_bytes": open_bundle(folder).digest == open_bundle(again).digest,
         "onnx_difference": onnx_difference(folder, photograph),
     }
 
