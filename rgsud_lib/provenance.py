@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ def provenance() -> dict[str, Any]:
     program = ["python", sys.argv[0]] if sys.argv[0].endswith(".py") else [Path(sys.argv[0]).name]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {
-        "command": " ".join([*program, *sys.argv[1:]]),
+        "command": shlex.join([*program, *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit or os.environ.get("RGSUD_COMMIT", "unknown"),
         "device": gpu or f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
