@@ -85,13 +85,12 @@ class NlclConfig(Section):
 class SrlDerainConfig(Section):
     """SRL-Derain, for one photograph at a time. No part of a training's configuration."""
 
-    episodes: int = Field(100, ge=0, description="of reinforcement learning (released code: 100)")
-    steps: int = Field(5, ge=1, description="actions of each pixel (released code: 15)")
+    episodes: int = Field(100, ge=1, description="of reinforcement learning (released code: 100)")
+    steps: int = Field(2, ge=1, description="actions of each pixel (released code: 15)")
     crop: int = Field(64, ge=16, description="side of the crops of an episode, pixels")
     batch: int = Field(6, ge=1, description="crops in an episode")
-    references: int = Field(16, ge=1, description="pseudo-derained references (released code: 50)")
     max_scenery: float = Field(0.5, gt=0, lt=1, description="share of the mask that may be scenery; less finds less")
     width: int = Field(24, ge=4, description="channels of the agents' network")
-    learning_rate: float = Field(1e-3, gt=0, description="at the first episode (released code: 1e-3)")
+    learning_rate: float = Field(5e-3, gt=0, description="at the first episode (released code: 1e-3)")
     discount: float = Field(0.99, gt=0, le=1, description="gamma (released code: 0.99)")
-    entropy: float = Field(0.01, ge=0, description="beta, which keeps the policy open (PixelRL: 0.01)")
+    entropy: float = Field(0.1, ge=0, description="beta, which keeps the policy open: its mean acts (PixelRL: 0.01)")
