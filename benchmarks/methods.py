@@ -1,7 +1,7 @@
 """Does each unpaired method learn? A short stage 1 of each from the same warm start: PSNR before and after, losses.
 
 usage: python benchmarks/methods.py --rainy DIR --clean DIR --paired DIR [--methods csud nlcl ...] [--warm 300]
-           [--steps 200] [--seed 0] [--set KEY=VALUE ...] [--workdir DIR] [--out benchmarks/results/methods.json]
+           [--steps 200] [--every 5] [--seed 0] [--set KEY=VALUE ...] [--workdir DIR] [--out benchmarks/results/methods.json]
 
 Sizes and the rest are those of preset cpu; rewards are scored by rain_layer, which needs no training. Too short to
 say which method is better: it shows that signs, weights and schedule are sound. Stopped, the same command goes on.
@@ -21,15 +21,15 @@ SETTINGS = ["critic.enabled=false", "reward.scorer=rain_layer", "training.thread
 WINDOW = 5  # rows of the log that are averaged at the start and at the end
 
 
-def mean_psnr(model: Path, pairs: Path, config: object) -> float:
-    """PSNR RGB in dB of 8-bit outputs, mean over the pairs."""
+def mean_psnr(model: Path, pairs: Path, every: int, config: object) -> float:
+    """PSNR RGB in dB of 8-bit outputs, mean over every so many of the pairs."""
     from rgsud_lib.data.decode import decode
     from rgsud_lib.data.images import to_tensor
     from rgsud_lib.evaluation.metrics import psnr_rgb
     from rgsud_lib.inference import derain_image, load_derainer
 
     derainer, values = load_derainer(model), []
-    for rainy in sorted((pairs / "rain").iterdir()):
+    for rainy in sorted((pairs / "rain").iterdir())[::every]:
         read = [decode((pairs / side / rainy.name).read_bytes(), config.data.max_pixels) for side in ("rain", "clean")]
         output = derain_image(derainer, read[0], config.evaluation.tile, config.evaluation.overlap)
         values.append(psnr_rgb(to_tensor(output), to_tensor(read[1])).item())
@@ -57,7 +57,7 @@ def train(name: str, dataset: Path, arguments: argparse.Namespace) -> dict[str, 
     folder = stages.recycle(config, dataset, arguments.workdir)
     seconds = round(time.time() - started)
     models = {"warm start": "warm_start.safetensors", "stage 1": "derainer.safetensors"}
-    psnr = {when: mean_psnr(folder / file, arguments.paired, config) for when, file in models.items()}
+    psnr = {when: mean_psnr(folder / file, arguments.paired, arguments.every, config) for when, file in models.items()}
     return {"seconds": seconds, "psnr_rgb": psnr, "losses": losses(folder / "log.jsonl")}
 
 
@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+")
     parser.add_argument("--warm", type=int, default=300)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--every", type=int, default=5, help="of the pairs, this many-th is measured")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--workdir", type=Path, default=Path("rgsud-runs/methods"))
@@ -93,7 +94,12 @@ def main() -> None:
     torch.set_num_threads(1)
     dataset = stages.prepare(load_config("cpu", SETTINGS), arguments.rainy, arguments.clean, None, arguments.workdir)
     found = {name: train(name, dataset, arguments) for name in arguments.methods or METHODS}
-    lengths = {"warm_start_steps": arguments.warm, "steps": arguments.steps, "seed": arguments.seed}
+    lengths = {
+        "warm_start_steps": arguments.warm,
+        "steps": arguments.steps,
+        "every": arguments.every,
+        "seed": arguments.seed,
+    }
     write_record(arguments.out, {**lengths, "set": arguments.set, "methods": found})
     print(table(found))
 
