@@ -1,7 +1,8 @@
 """Does each unpaired method learn? A short stage 1 of each from the same warm start: PSNR before and after, losses.
 
 usage: python benchmarks/methods.py --rainy DIR --clean DIR --paired DIR [--methods csud nlcl ...] [--warm 300]
-           [--steps 200] [--every 5] [--seed 0] [--set KEY=VALUE ...] [--workdir DIR] [--out benchmarks/results/methods.json]
+           [--steps 200] [--every 5] [--seed 0] [--set KEY=VALUE ...] [--workdir DIR]
+           [--out benchmarks/results/methods.json]
 
 Sizes and the rest are those of preset cpu; rewards are scored by rain_layer, which needs no training. Too short to
 say which method is better: it shows that signs, weights and schedule are sound. Stopped, the same command goes on.

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rgsud_lib.config import Config
+from rgsud_lib.distributed import roll
 from rgsud_lib.losses import achromatic_loss, lsgan_discriminator_loss
 from rgsud_lib.methods.batch import Batch
 from rgsud_lib.methods.method import Method, Update, Updates, frozen
@@ -53,6 +54,15 @@ class CSUD(Method):
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         return {name: list(getattr(self, name).parameters()) for name in ("derainer", "generator", "discriminator")}
+
+    def warm_start(self, batch: Batch) -> Updates:
+        """Also of G (ours): drawn rain is put on another scene, as it is. Else G, which starts at the identity, adds
+        nothing for long, and pairs without rain teach a derainer that knows rain already to leave it in.
+        """
+        yield from super().warm_start(batch)
+        scene = roll(batch.clean)
+        rained = (scene + batch.drawn - batch.clean).clamp(0, 1)
+        yield Update("generator", {"transplant": self.reconstruction(self.generator(scene, batch.drawn), rained)})
 
     def updates(self, batch: Batch, adversarial: bool) -> Updates:
         """The derainer's and, where due, those of G and D."""

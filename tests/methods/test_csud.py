@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rgsud_lib.errors import ConfigError
+from rgsud_lib.losses import lsgan_discriminator_loss
 from rgsud_lib.methods import build_method
 from rgsud_lib.networks.vgg import PerceptualLoss
 
@@ -84,3 +85,24 @@ def test_vgg_weights_that_are_not_there_or_not_readable(tmp_path):
     for name in ("text.pth", "other.pth"):
         with pytest.raises(ConfigError, match=f"{name} cannot be read for method.csud.vgg_weights"):
             PerceptualLoss(tmp_path / name)
+
+
+def test_the_warm_start_teaches_g_to_move_rain_to_another_scene():
+    method, crops = build_method(configured("csud", "method.ssim_weight=0")), batch()
+    _, update = method.warm_start(crops)
+    scene = crops.clean.flip(0)  # of two images, the other one
+    rained = (scene + crops.drawn - crops.clean).clamp(0, 1)
+    torch.testing.assert_close(update.losses["transplant"], method.reconstruction(scene, rained))  # G adds nothing yet
+    update.losses["transplant"].backward()
+    assert {name.split(".")[0] for name in reached(method)} == {"generator"}
+
+
+def test_d_may_be_shown_the_same_scene():
+    for kind in ("pseudo_rainy", "same_scene"):
+        method, crops = made("csud", f"method.discriminator_fake={kind}"), batch()
+        out = method(crops)
+        fake = out.generated
+        if kind == "same_scene":
+            fake = method.generator(out.restored.clamp(0, 1), crops.rainy.flip(0))
+        expected = lsgan_discriminator_loss(method.discriminator, crops.rainy, fake)
+        torch.testing.assert_close(method.discriminator_loss(crops, out), expected)
