@@ -23,7 +23,7 @@ LENGTH = 15.0  # pixels over which a streak is followed
 ANGLES = (*range(-60, 61, 15), 90)  # degrees from the vertical that are looked at
 STEEP = 45  # rain falls within this of the vertical
 APART = 30  # degrees from which on another direction speaks for scenery
-BLOCKS = 6, 8  # parts of the image
+PART = 56  # pixels, about, of a part of the image
 EVEN = 0.25  # the emptiest tenth of the parts must have this much of the mean share of rain
 THRESHOLDS = torch.logspace(-2, math.log10(0.2), 14)
 
@@ -96,7 +96,8 @@ def shifted(image: Tensor, down: float, right: float) -> Tensor:
 
 def _everywhere(found: Tensor) -> Tensor:
     """A boolean: whether all parts of the image have some of it."""
-    shares = F.adaptive_avg_pool2d(found.float(), BLOCKS)
+    parts = [max(1, round(length / PART)) for length in found.shape[-2:]]
+    shares = F.adaptive_avg_pool2d(found.float(), parts)
     return shares.quantile(0.1) > EVEN * shares.mean()
 
 
