@@ -42,7 +42,7 @@ def bare(tmp_path: Path) -> str:
         if (installed / name).exists():
             (site / name).symlink_to(installed / name)
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{site}" exec {sys.executable} -S -P "$@"\n')
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{site}" exec {sys.executable} -S "$@"\n')
     python.chmod(0o755)
     return str(python)
 
