@@ -105,9 +105,12 @@ def _check_outputs(jobs: Sequence[Job]) -> None:
         if origins.setdefault(job.target, job.source.address) != job.source.address:
             both = f"{origins[job.target]} and {job.source.address}"
             raise DataError(f"{both} would both become {job.target}; rename one or derain them one by one")
-        same = job.target == job.source.address
-        if same or (os.path.exists(job.target) and os.path.samefile(job.target, job.source.address)):
+        if job.target == job.source.address or _same_file(job.target, job.source.address):
             raise DataError(f"{job.target} is the original and would be lost; choose another target")
+
+
+def _same_file(target: str, source: str) -> bool:
+    return os.path.exists(target) and os.path.exists(source) and os.path.samefile(target, source)
 
 
 def _present(jobs: Sequence[Job], target: str) -> set[str]:

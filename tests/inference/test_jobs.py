@@ -83,13 +83,16 @@ def test_refuses_what_leads_nowhere_or_loses_the_original(rain: Path) -> None:
             plan([source], target, existing="replace")
 
 
-def test_prefixes_in_s3(s3_bucket: str) -> None:
+def test_prefixes_in_s3(s3_bucket: str, tmp_path: Path) -> None:
     for name in ("rain/a.png", "rain/sub/b.jpg", "rain/notes.txt", "out/a.png"):
         transfer.write(f"{s3_bucket}/{name}", b"x")
     with pytest.raises(DataError, match=r"out/a\.png exists"):
         plan([f"{s3_bucket}/rain"], f"{s3_bucket}/out")
     jobs, skipped = plan([f"{s3_bucket}/rain"], f"{s3_bucket}/out/", existing="skip")
     assert ([job.target for job in jobs], skipped) == ([f"{s3_bucket}/out/sub/b.jpg"], 1)
+    (tmp_path / "a.png").touch()
+    jobs, skipped = plan([f"{s3_bucket}/rain"], str(tmp_path), existing="skip")
+    assert ([job.target for job in jobs], skipped) == ([f"{tmp_path}/sub/b.jpg"], 1)
     assert targets(f"{s3_bucket}/rain/a.png", target=f"{s3_bucket}/new.png") == [f"{s3_bucket}/new.png"]
     with pytest.raises(DataError, match=r"out/a\.png exists"):
         plan([f"{s3_bucket}/rain/a.png"], f"{s3_bucket}/out/a.png")
