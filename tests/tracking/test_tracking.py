@@ -321,6 +321,7 @@ def listen(caplog):
 
 
 def test_a_stage_in_s3_continues_its_run_elsewhere(workdir: Path, config: Config, monkeypatch, tmp_path) -> None:
+    client(workdir).create_experiment("rgsud", (workdir / "mlartifacts").as_uri())  # else ./mlruns
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir / 'mlflow.db'}")
     ids = []
     for node in ("a", "b"):
