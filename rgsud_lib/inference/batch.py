@@ -82,10 +82,10 @@ def derain_share(config: Config, rainy: str, target: str, share: Share) -> dict[
     target = canonical(target)
     jobs = [job for job in _jobs(rainy, target) if share.has(job.source.name)]
     made_by = digest_of([share.shard.sources, config.evaluation.model_dump(include={"tile", "overlap", "mirror"})])
-    todo = _unfinished(jobs, target, made_by)
-    logger.info("shard %s: %d files, %d to be derained", share.shard, len(jobs), len(todo))
-    failed = _derain(config, share, todo, target, made_by) if todo else {}
-    part = {"done": len(todo) - len(failed), "skipped": len(jobs) - len(todo), "failed": failed}
+    unfinished = _unfinished(jobs, target, made_by)
+    logger.info("shard %s: %d files, %d to be derained", share.shard, len(jobs), len(unfinished))
+    failed = _derain(config, share, unfinished, target, made_by) if unfinished else {}
+    part = {"done": len(unfinished) - len(failed), "skipped": len(jobs) - len(unfinished), "failed": failed}
     _write(_part(target, share), part)
     return part
 
@@ -131,17 +131,17 @@ def _settled(model: str) -> str:
     return model if ":/" in model else canonical(model)
 
 
-def _derain(config: Config, share: Share, todo: list[Job], target: str, made_by: str) -> dict[str, str]:
+def _derain(config: Config, share: Share, unfinished: list[Job], target: str, made_by: str) -> dict[str, str]:
     """Derain, and record what was; returns the reasons of failures by name."""
     file = find_model(local_model(share.model))
     if sha256_file(file) != share.shard.sources:
         raise BundleError(f"{share.model} is another model than was planned with; start the run again")
     how = config.evaluation
     worker = Worker(Derainer.load(file, tile=how.tile, overlap=how.overlap, mirror=how.mirror))
-    for job, written in zip(todo, worker.run(todo), strict=True):
+    for job, written in zip(unfinished, worker.run(unfinished), strict=True):
         if written:
             _write(_record(job, target), {"source": job.source.digest(), "made_by": made_by})
-    return {job.source.name: reason for job in todo if (reason := worker.failures.get(job.source.address))}
+    return {job.source.name: reason for job in unfinished if (reason := worker.failures.get(job.source.address))}
 
 
 def _unfinished(jobs: list[Job], target: str, made_by: str) -> list[Job]:
