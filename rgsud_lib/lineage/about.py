@@ -61,8 +61,8 @@ def _counts(facts: dict[str, Any]) -> list[str]:
 def _pool(facts: dict[str, Any], files: dict[str, str]) -> list[str]:
     if "pool/filled" not in facts:
         return []
-    (index,) = _file(files, "pool/index.json", ", index") or [""]
-    return [f"reward pool: {facts['pool/filled']:.0f} images, mean score {facts['pool/score_mean']:.3f}{index}"]
+    pool = f"reward pool: {facts['pool/filled']:.0f} images, mean score {facts['pool/score_mean']:.3f}"
+    return [pool, *_file(files, "pool/index.json", "pool index")]
 
 
 def _gains(facts: dict[str, Any]) -> Iterable[str]:

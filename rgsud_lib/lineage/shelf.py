@@ -9,6 +9,7 @@ from rgsud_lib.bundle import Bundle
 from rgsud_lib.errors import RgsudError
 from rgsud_lib.lineage import Name, Place, known, name_of, read, workdir_of
 from rgsud_lib.lineage.memory import Memory, Version
+from rgsud_lib.storage.listing import canonical
 
 
 class Shelf:
@@ -18,7 +19,7 @@ class Shelf:
     """
 
     def __init__(self, workdirs: Iterable[Place]) -> None:
-        self.workdirs = [str(workdir).rstrip("/") for workdir in workdirs]
+        self.workdirs = [canonical(workdir) for workdir in workdirs]
         self.bundles: dict[Name, Bundle] = {}
         self.gone: set[Name] = set()
         self.notes: list[str] = []

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LENGTH = 5000  # characters, the database's limit
-LAST = ("Licences", "Made from", "How to load it")  # left out first: tags and the whole card have them
+LAST = ("How to load it", "Made from", "Licences")  # left out first: the whole card, and the tags, have them
 
 
 def judged(card: str, verdict: Verdict, champion: str | None) -> str:
