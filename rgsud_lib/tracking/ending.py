@@ -29,7 +29,7 @@ class Ending:
 
     def __init__(self, config: Config, sources: Sources, workdir: Place, state: str, message: str) -> None:
         self.config, self.sources, self.workdir, self.state, self.message = config, sources, workdir, state, message
-        self.opening = Opening.of("finalize", config, workdir, "")
+        self.opening, self.late = Opening.of("finalize", config, workdir, ""), False
         self.notes: list[str] = []
         self.forget_runs()
 
@@ -78,6 +78,8 @@ class Ending:
         return report(status, self.opening.run_key, self.message, records, self.notes)
 
     def _made(self, run: Run) -> str:
+        if self.late and BUNDLE_DIGEST not in run.data.tags:  # what is there by now a later run may have made
+            return ""
         try:
             return unsaid_bundle(run, self.workdir)
         except RgsudError as error:
@@ -111,6 +113,8 @@ class Ending:
 
     def _taken(self, stage: str, known: dict[str, str]) -> StageRecord:
         """A stage that did not run: what it would have made may be there from an earlier run."""
+        if self.late and self.state != "SUCCEEDED":
+            return StageRecord(stage)
         try:
             inputs = self._inputs(stage, known)
             if not all(inputs.values()):

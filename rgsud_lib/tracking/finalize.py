@@ -61,7 +61,7 @@ def finalize_late(client: MlflowClient, kept: dict[str, Any], now: int) -> None:
     """Do now what `finalize` could not, from what it `kept` in a spool; `now` was then, in Unix milliseconds."""
     config, sources, workdir = parse_config(json.dumps(kept["config"])), tuple(kept["sources"]), kept["workdir"]
     ending = Ending(config, sources, workdir, kept["state"], kept["message"])
-    ending.opening = Opening.parse(kept["opening"])
+    ending.opening, ending.late = Opening.parse(kept["opening"]), True
     ending.close(client, now)
 
 

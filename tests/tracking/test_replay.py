@@ -261,3 +261,28 @@ def test_a_pipeline_that_ended_without_a_server_is_closed_later(config, workdir,
     assert {run["status"] for run in found.values()} == {"FINISHED"} and len(found) == 2
     assert {"run_report.json", "run_report.md", "config.json"} <= set(parent["files"])
     assert parent["times"][1] >= found["prepare"]["times"][1] and "cost/prepare_seconds" in parent["metrics"]
+
+
+def test_an_ending_that_is_told_late_knows_nothing_of_what_came_after(config, workdir, uri, monkeypatch) -> None:
+    """The first pipeline run was stopped in export and the second finished it, both without a server."""
+
+    def stopped(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
+        raise Preempted("saved")
+
+    def done(folder: Path, run: tracking.StageRun) -> dict[str, Any]:
+        return {}
+
+    sources = ("/nowhere", "/nowhere either", None)
+    for run_key, work, state in (("run-1", stopped, "FAILED"), ("run-2", done, "SUCCEEDED")):
+        monkeypatch.setenv("KFP_RUN_ID", run_key)
+        with suppress(Preempted):
+            stages._stage("export", config, {"reinforced": "r"}, workdir, work)
+        finalize(config.model_dump_json(), sources, workdir, state)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert len(replay(workdir).sent) == 0, "was meant for another server"
+    assert len(replay(workdir, anywhere=True).sent) == 4
+    store = MlflowClient(uri)
+    runs = store.search_runs([store.get_experiment_by_name("rgsud").experiment_id])
+    (stage,) = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    parents = {run.data.tags["rgsud.run_key"]: run.info.status for run in runs if run is not stage}
+    assert (stage.info.status, parents) == ("FINISHED", {"run-1": "KILLED", "run-2": "FINISHED"})
