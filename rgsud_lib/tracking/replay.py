@@ -37,16 +37,16 @@ def replay(workdir: Path | str, anywhere: bool = False) -> Replayed:
     """
     from rgsud_lib.tracking import mlflow_store
 
-    result, failure = Replayed(), ""
+    result, failed = Replayed(), False
     for folder in left_behind(local_root(workdir)):
         spool = Spool.claim(folder)
         if spool is None:
             continue
         reason = "stopped on the way"
         try:
-            reason = failure or _send(spool, workdir, anywhere)
+            reason = "not tried, for the same reason" if failed else _send(spool, workdir, anywhere)
         except mlflow_store.failures() as error:
-            reason = failure = first_line(error)
+            reason, failed = first_line(error), True
         finally:
             spool.release(delivered=not reason)
         if reason:
