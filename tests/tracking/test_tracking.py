@@ -36,6 +36,20 @@ def curve(workdir: Path, run_id: str | None, name: str = "loss/derain") -> list[
     return sorted((point.step, point.value) for point in client(workdir).get_metric_history(run_id, name))
 
 
+@pytest.fixture
+def down(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """While it is set, the server takes no batch."""
+    original, event = MlflowClient.log_batch, threading.Event()
+
+    def log_batch(self, *arguments, **named):
+        if event.is_set():
+            raise MlflowException("the server is away")
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+    return event
+
+
 def test_one_parent_for_all_stages_and_everything_about_a_run_is_there(
     workdir: Path, config: Config, tmp_path, picture
 ) -> None:
@@ -225,15 +239,7 @@ def test_an_unknown_mlflow_run_id_is_reported_and_not_used(workdir: Path, config
     assert "MLFLOW_RUN_ID=000" in caplog.text
 
 
-def test_an_outage_is_a_warning_and_its_rows_are_sent_later(workdir: Path, config: Config, monkeypatch, caplog) -> None:
-    original, down = MlflowClient.log_batch, threading.Event()
-
-    def log_batch(self, *arguments, **named):
-        if down.is_set():
-            raise MlflowException("the server is away")
-        return original(self, *arguments, **named)
-
-    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+def test_an_outage_is_a_warning_and_its_rows_are_sent_later(workdir: Path, config: Config, down, caplog) -> None:
     with listen(caplog), tracking.stage_run("recycle", config, workdir, "k1") as run:
         run.log_rows(rows(1, 2))
         run.flush()
@@ -370,17 +376,9 @@ def test_a_slow_server_holds_up_no_step(workdir: Path, config: Config, picture: 
     assert len(curve(workdir, run.run_id)) == 100
 
 
-def test_system_metrics_are_kept_over_an_outage_and_their_steps_are_seconds(workdir, config, monkeypatch) -> None:
+def test_system_metrics_are_kept_over_an_outage_and_their_steps_are_seconds(workdir, config, down, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
-    original, down = MlflowClient.log_batch, threading.Event()
-
-    def log_batch(self, *arguments, **named):
-        if down.is_set():
-            raise MlflowException("the server is away")
-        return original(self, *arguments, **named)
-
-    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
     with tracking.stage_run("recycle", config, workdir, "k1") as run:
         run.flush()
         down.set()
