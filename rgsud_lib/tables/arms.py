@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,7 @@ class Outcome:
     steps: int = 0
     seconds: float | None = None
     model: str = ""
-    settings: tuple[str, ...] = field(default=())
-
-    def document(self) -> dict[str, Any]:
-        return asdict(self)
+    settings: tuple[str, ...] = ()
 
 
 def run_job(job: Job) -> list[Outcome]:

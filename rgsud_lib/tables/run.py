@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
@@ -162,7 +162,7 @@ def _write(
     write_page(page, table, found, compared, strips, notes, facts)
     write_bytes(page.with_suffix(".md"), markdown(found, compared).encode())
     record = {**facts, "notes": notes, "config": config.model_dump(mode="json")}
-    record["outcomes"] = [each.document() for each in outcomes]
+    record["outcomes"] = [asdict(each) for each in outcomes]
     write_json(page.with_suffix(".json"), record)
     key = digest_of({"table": table.name, "outcomes": record["outcomes"]})
     with tracking.stage_run(f"table {table.name}", config, request.workdir, key) as run:
